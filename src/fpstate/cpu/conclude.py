@@ -1,0 +1,221 @@
+"""From what an input says to a `Cpu`: every conclusion in one place.
+
+What an input leaves out is either deduced, and marked so, from the places that real CPUs use and that fit the sizes
+which the input does show, or it stays unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise, product
+
+from fpstate.cpu import flags as cpu_flags
+from fpstate.cpu.dump import BootLog, Dump
+from fpstate.cpu.model import Component, Cpu
+from fpstate.errors import CannotTell
+from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, Catalogue, Placement, Xfeature, bits
+
+__all__ = ["conclude"]
+
+_ALL_BUT_FORMAT = (1 << 63) - 1
+
+
+def conclude(
+    dump: Dump,
+    *,
+    name: str,
+    source: str,
+    catalogue: Catalogue = CATALOGUE,
+    flags: frozenset[str] | None = None,
+) -> Cpu:
+    """Conclude a CPU from *dump*.
+
+    Args:
+        dump: CPUID leaves, or the lines of a boot log.
+        name: what to call the CPU.
+        source: where it comes from, in words.
+        catalogue: the components known, with the user's own.
+        flags: the CPU flags of leaves 1 and 7, where they are known otherwise than by those leaves.
+
+    Raises:
+        CannotTell: the dump is a CPU template, or has no leaf 0DH although the CPU may have XSAVE.
+    """
+    if dump.modifiers:
+        raise CannotTell(
+            f"{name} is a CPU template: it changes a CPU, it is not one",
+            cure="name the CPU that it is applied to: --base zen4, --base FILE",
+        )
+    if not dump.leaves and dump.boot_log:
+        return _from_boot_log(dump, dump.boot_log, name, source, catalogue)
+    present, unknown = cpu_flags.decode(dump.leaves)
+    if flags is not None:
+        outside = {flag.name for flag in cpu_flags.FLAGS.values() if flag.leaf != 0xD}
+        present, unknown = flags | (present - outside), unknown - outside
+    if (0xD, 0) not in dump.leaves and "XSAVE" in present | unknown:
+        raise CannotTell(f"{name} shows no CPUID leaf 0DH", cure="dump all leaves, with 'cpuid -1 -r' say")
+    xcr0, xss, all_size = _masks(dump)
+    shown, missing, unread = _read_subleaves(dump, (xcr0 | (xss or 0)) & ~LEGACY, xss or 0)
+    deduced, notes = _deduce(missing | unread, shown, xcr0, all_size, catalogue)
+    return Cpu(
+        name=name,
+        source=source,
+        leaves=dump.leaves,
+        xcr0_mask=xcr0,
+        xss_mask=xss,
+        components=dict(sorted({**shown, **deduced}.items())),
+        flags=present,
+        flags_unknown=unknown,
+        missing=missing,
+        unread=unread,
+        boot_log=dump.boot_log,
+        dump=dump,
+        notes=(*dump.notes, *notes),
+        catalogue=catalogue,
+    )
+
+
+def _masks(dump: Dump) -> tuple[int, int | None, int]:
+    """Return the XCR0 and IA32_XSS bits that CPUID enumerates (None if not shown) and CPUID.0DH.0:ECX."""
+    eax, _, ecx, edx = dump.leaves.get((0xD, 0), (0, 0, 0, 0))
+    xcr0 = (eax | edx << 32) & _ALL_BUT_FORMAT
+    if (0xD, 0) not in dump.leaves:
+        return xcr0, 0, ecx
+    if (0xD, 1) not in dump.leaves:
+        return xcr0, None, ecx
+    sub1 = dump.leaves[0xD, 1]
+    return xcr0, (sub1[2] | sub1[3] << 32) & _ALL_BUT_FORMAT, ecx
+
+
+def _read_subleaves(dump: Dump, mask: int, xss: int) -> tuple[dict[int, Component], int, int]:
+    """Return the components that *dump* shows, and the masks of those it misses and of those left unread."""
+    shown: dict[int, Component] = {}
+    missing = unread = 0
+    for bit in bits(mask):
+        registers = dump.leaves.get((0xD, bit))
+        if registers is None:
+            missing |= 1 << bit
+        elif not any(registers) and dump.zeros_unread:
+            unread |= 1 << bit
+        else:
+            size, offset, attributes, _ = registers
+            supervisor = bool(attributes & 1)
+            place = None if supervisor or (xss >> bit & 1 and not offset) else offset
+            shown[bit] = Component(bit, size, place, supervisor, bool(attributes & 2), bool(attributes & 4))
+    return shown, missing, unread
+
+
+def _deduce(
+    wanted: int, shown: Mapping[int, Component], xcr0: int, all_size: int, catalogue: Catalogue
+) -> tuple[dict[int, Component], list[str]]:
+    """Place the components in *wanted*, which the input does not show, by what it does show.
+
+    Returns the components and a note for each, which says what it was taken from.
+    """
+    found: dict[int, Component] = {}
+    notes: list[str] = []
+    user: list[Xfeature] = []
+    for bit in bits(wanted):
+        row = catalogue.get(bit)
+        if row is None:
+            notes.append(f"component {bit}: sub-leaf not in the input, and fpstate does not know the component")
+        elif xcr0 >> bit & 1:
+            user.append(row)
+        else:
+            found[bit] = _by_catalogue(row)
+            notes.append(f"component {bit} ({row.name}): sub-leaf not in the input; {row.size} bytes as on known CPUs")
+    places, rivals = _place(user, shown, all_size)
+    for row, place in zip(user, places, strict=True):
+        if place is None:
+            found[row.bit] = _by_catalogue(row)
+            notes.append(f"component {row.bit} ({row.name}): sub-leaf not in the input, and no known place fits")
+            continue
+        found[row.bit] = Component(
+            row.bit, place.size, place.offset, row.supervisor, row.aligned, row.xfd, origin="deduced"
+        )
+        guess = f", a guess: {rivals} other layouts fit too" if rivals else ""
+        notes.append(
+            f"component {row.bit} ({row.name}): sub-leaf not in the input; "
+            f"{place.size} bytes at {place.offset} as on {place.who}{guess}"
+        )
+    return found, notes
+
+
+def _by_catalogue(row: Xfeature) -> Component:
+    return Component(row.bit, row.size, None, row.supervisor, row.aligned, row.xfd, origin="catalogue")
+
+
+def _place(rows: list[Xfeature], shown: Mapping[int, Component], all_size: int) -> tuple[list[Placement | None], int]:
+    """Choose a standard-format place for each of *rows*: the choice of real places that fits best.
+
+    It fits if nothing overlaps and the area ends at CPUID.0DH.0:ECX (*all_size*); among those, the choice that
+    mixes the fewest families of layouts.  Also returns how many other choices fit as well.
+    """
+    taken = [(c.offset, c.offset + c.size) for c in shown.values() if c.offset is not None]
+    choices: list[tuple[int, tuple[Placement, ...]]] = []
+    known = [row for row in rows if row.placements]
+    for choice in product(*(row.placements for row in known)):
+        spans = sorted([*taken, *((p.offset, p.offset + p.size) for p in choice)])
+        overlap = any(a[1] > b[0] for a, b in pairwise(spans))
+        if not overlap and max((end for _, end in spans), default=MIN_SIZE) == all_size:
+            families = {p.layout for p in choice} | {_family(c) for c in shown.values()}
+            choices.append((len(families - {"all", ""}), choice))
+    if not choices:
+        return [None] * len(rows), 0
+    fewest = min(families for families, _ in choices)
+    best = [choice for families, choice in choices if families == fewest]
+    by_bit = {row.bit: place for row, place in zip(known, best[0], strict=True)}
+    return [by_bit.get(row.bit) for row in rows], len(best) - 1
+
+
+def _family(component: Component) -> str:
+    """Return the layout family that a shown component's place belongs to; empty if to none."""
+    row = CATALOGUE.get(component.bit)
+    for place in row.placements if row else ():
+        if place.offset == component.offset and place.size == component.size:
+            return place.layout
+    return ""
+
+
+def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: Catalogue) -> Cpu:
+    """Conclude what a boot log can tell: the enabled components, their sizes, and places in the log's own format."""
+    known = {row.bit: row for row in catalogue}
+    supervisor = sum(1 << bit for bit, row in known.items() if row.supervisor and log.features >> bit & 1)
+    xcr0 = log.features & ~supervisor & _ALL_BUT_FORMAT
+    standard = log.compacted is False
+    shown: dict[int, Component] = {}
+    for bit, (offset, size) in log.components.items():
+        row = known.get(bit)
+        always = next((p.offset for p in row.placements if p.layout == "all"), None) if row else None
+        shown[bit] = Component(
+            bit,
+            size,
+            offset if standard else always,
+            bool(row and row.supervisor),
+            bool(row and row.aligned),
+            bool(row and row.xfd),
+            origin="boot log",
+        )
+    rest = log.features & ~LEGACY & ~sum(1 << bit for bit in shown)
+    deduced, notes = _deduce(rest, shown, xcr0, log.context_size if log.compacted is not True else 0, catalogue)
+    components = dict(sorted({**shown, **deduced}.items()))
+    gates = {known[bit].flag for bit in bits(log.features) if bit in known}
+    format_flags = {"XSAVEC"} if log.compacted else set()
+    if supervisor:
+        format_flags.add("XSAVES")
+    return Cpu(
+        name=name,
+        source=source,
+        xcr0_mask=xcr0,
+        xss_mask=supervisor,
+        components=components,
+        flags=frozenset({"FPU", "FXSR", "XMM", "XSAVE", *format_flags, *(g for g in gates if g)}),
+        flags_unknown=frozenset({"XSAVEOPT", "XGETBV1"} | ({"XSAVEC", "XSAVES"} - format_flags)),
+        boot_log=log,
+        dump=dump,
+        notes=(
+            *dump.notes,
+            "a boot log shows only what the kernel enabled: other components of the CPU are not known",
+            *notes,
+        ),
+        catalogue=catalogue,
+    )

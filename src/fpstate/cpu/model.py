@@ -1,0 +1,187 @@
+"""A CPU as fpstate sees it: the components it enumerates, where it puts them, and what nobody said about it.
+
+`fpstate.cpu.conclude` makes a `Cpu` of what an input says.  Contradictions are kept as they are; `fpstate.cpu.lint`
+names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from fpstate.cpu.dump import BootLog, Dump, Leaves, Registers
+from fpstate.errors import CannotTell
+from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, Catalogue, Xfeature, bits
+
+__all__ = ["Component", "Cpu", "Origin", "compacted_size", "standard_size"]
+
+Origin = Literal["cpuid", "boot log", "deduced", "catalogue", "user"]
+"""Where a component's numbers come from, strongest first.
+
+``deduced``: the only place of a real CPU that fits the sizes shown; ``catalogue``: the size that every known CPU has.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One state component as one CPU enumerates it (CPUID.0DH.i).
+
+    Attributes:
+        bit: its number.
+        size: bytes.
+        offset: bytes from the start of a standard-format image; None for supervisor components and where unknown.
+        supervisor, aligned, xfd: CPUID.0DH.i:ECX bits 0, 1, 2.
+        origin: where the numbers come from.
+    """
+
+    bit: int
+    size: int
+    offset: int | None
+    supervisor: bool = False
+    aligned: bool = False
+    xfd: bool = False
+    origin: Origin = "cpuid"
+
+
+def standard_size(components: Mapping[int, Component], mask: int) -> int:
+    """Return the bytes of a standard-format image of *mask*: the greatest end of its user components.
+
+    Offsets are not ascending in the component's number (APX lies below PKRU), hence the maximum (SDM 13.4.3).
+
+    Raises:
+        CannotTell: the standard offset of a component in *mask* is not known.
+    """
+    size = MIN_SIZE
+    for bit in bits(mask & ~LEGACY):
+        component = components.get(bit)
+        if component is None or component.supervisor:
+            continue
+        if component.offset is None:
+            raise CannotTell(f"the standard-format offset of component {bit} is not known for this CPU")
+        size = max(size, component.offset + component.size)
+    return size
+
+
+def compacted_size(components: Mapping[int, Component], mask: int, *, align: bool = True) -> int:
+    """Return the bytes of a compacted image whose XCOMP_BV has *mask*: each component after the one before it.
+
+    Components in *mask* that the CPU does not enumerate take no place.  With *align* False the 64-byte alignment
+    that CPUID.0DH.i:ECX[1] asks for is left out: what some hypervisors report (SDM 13.4.3).
+    """
+    size = MIN_SIZE
+    for bit in bits(mask & ~LEGACY):
+        component = components.get(bit)
+        if component is None:
+            continue
+        if align and component.aligned:
+            size = (size + 63) & ~63
+        size += component.size
+    return size
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cpu:
+    """One CPU.  Two are equal only if they are the same object; compare fields instead.
+
+    Attributes:
+        name: what to call it.
+        source: where the knowledge comes from.
+        leaves: the CPUID calls it was concluded from; may be empty.
+        xcr0_mask: user components that CPUID enumerates, D.0:EDX:EAX.
+        xss_mask: supervisor components, D.1:EDX:ECX; None if not known.
+        components: bit to `Component` for every enumerated extended component (bit 2 and up).
+        flags: Linux names of the CPU flags that are set.
+        flags_unknown: flags that the source says nothing about.
+        missing: enumerated components whose sub-leaf the source does not show.
+        unread: enumerated components whose sub-leaf the source shows as zeros though its tool did not read it.
+        boot_log: what a boot printed, if that is the source.
+        dump: what was read, with the state it was taken in.
+        notes: remarks: what was guessed, and what else it could be.
+    """
+
+    name: str
+    source: str
+    leaves: Leaves = field(default_factory=dict)
+    xcr0_mask: int = 0
+    xss_mask: int | None = 0
+    components: Mapping[int, Component] = field(default_factory=dict)
+    flags: frozenset[str] = frozenset()
+    flags_unknown: frozenset[str] = frozenset()
+    missing: int = 0
+    unread: int = 0
+    boot_log: BootLog | None = None
+    dump: Dump = field(default_factory=lambda: Dump(format="none"))
+    notes: tuple[str, ...] = ()
+    catalogue: Catalogue = CATALOGUE
+
+    @property
+    def mask(self) -> int:
+        """Every component the CPU enumerates, XCR0's and IA32_XSS's."""
+        return self.xcr0_mask | (self.xss_mask or 0)
+
+    @property
+    def has_xsave(self) -> bool:
+        """Whether CPUID.1:ECX[26] is set, or leaf 0DH stands in for it."""
+        return "XSAVE" in self.flags or ("XSAVE" in self.flags_unknown and bool(self.xcr0_mask))
+
+    def register(self, leaf: int, subleaf: int) -> Registers | None:
+        """Return what the source shows for CPUID(*leaf*, *subleaf*), or None."""
+        return self.leaves.get((leaf, subleaf))
+
+    @cached_property
+    def user_components(self) -> int:
+        """Enumerated bits whose component is a user one (the legacy two included)."""
+        return self.xcr0_mask & ~self.supervisor_components
+
+    @cached_property
+    def supervisor_components(self) -> int:
+        """Enumerated bits whose sub-leaf says supervisor."""
+        mask = 0
+        for bit, component in self.components.items():
+            if component.supervisor:
+                mask |= 1 << bit
+        return mask
+
+    def standard_size(self, mask: int) -> int:
+        """Bytes of a standard-format image of *mask*; see `standard_size`."""
+        return standard_size(self.components, mask)
+
+    def compacted_size(self, mask: int) -> int:
+        """Bytes of a compacted image of *mask*; see `compacted_size`."""
+        return compacted_size(self.components, mask)
+
+    def with_components(self, rows: tuple[Xfeature, ...], catalogue: Catalogue) -> Cpu:
+        """Return this CPU as if it enumerated the user's components *rows* as well, each as its row says.
+
+        A user component without a standard-format place goes behind everything that the CPU has.
+        """
+        components = dict(self.components)
+        xcr0, xss = self.xcr0_mask, self.xss_mask or 0
+        flags = set(self.flags)
+        for row in rows:
+            offset = None
+            if not row.supervisor:
+                xcr0 |= row.mask
+                end = standard_size(components, xcr0 & ~row.mask)
+                offset = row.placements[0].offset if row.placements else (end + 63) & ~63
+            else:
+                xss |= row.mask
+            if row.bit > 1:
+                components[row.bit] = Component(
+                    row.bit, row.size, offset, row.supervisor, row.aligned, row.xfd, origin="user"
+                )
+            if row.flag:
+                flags.add(row.flag)
+        return replace(
+            self,
+            xcr0_mask=xcr0,
+            xss_mask=xss,
+            components=dict(sorted(components.items())),
+            flags=frozenset(flags),
+            catalogue=catalogue,
+            dump=Dump(format=self.dump.format),
+            leaves={k: v for k, v in self.leaves.items() if k[0] != 0xD},
+            notes=(*self.notes, *(f"component {row.bit} ({row.name}) is yours, not the CPU's" for row in rows)),
+        )

@@ -1,0 +1,219 @@
+"""What CPUID.0DH.0:EBX and CPUID.0DH.1:EBX will say once an operating system has set XCR0 and IA32_XSS.
+
+Both numbers change with those registers, so a dump's own are those of the system that took it.  Linux reads them
+after it has set its own XCR0 and IA32_XSS, checks one against the sum of the components, and sizes the other's
+buffers by it.  To predict what Linux reads, fpstate first explains the recorded numbers: by the plain sum over some
+XCR0 and IA32_XSS, or by one of the mistakes that real hypervisors and emulators make; then it applies the same rule
+to Linux's registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+from fpstate.cpu.dump import Leaves
+from fpstate.cpu.model import Component, Cpu, compacted_size, standard_size
+from fpstate.cpu.xcr0 import fault
+from fpstate.errors import CannotTell
+from fpstate.xfeatures import LBR, LEGACY, MPX, bits
+
+__all__ = ["EbxRule", "Explanation", "compacted_rule", "explain_compacted", "explain_standard", "standard_rule"]
+
+Rule = Literal["sum", "no alignment", "architectural sizes", "fixed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a recorded EBX is what it is.
+
+    Attributes:
+        rule: ``sum`` if it is the sum that the SDM defines; else the mistake that explains it: ``no alignment``
+            (CPUID.0DH.i:ECX[1] ignored), ``architectural sizes`` (a sub-leaf's size is not the one summed),
+            ``fixed`` (no rule found: it is taken to stay what it is); ``unknown`` if it was not recorded.
+        recorded: the number, or None.
+        xcr0, xss: the register values that explain it; None if none do.
+    """
+
+    rule: Rule
+    recorded: int | None
+    xcr0: int | None = None
+    xss: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EbxRule:
+    """How one CPU answers with a size: `Explanation` turned into a function of the enabled components."""
+
+    explanation: Explanation
+    components: Mapping[int, Component]
+    standard: bool
+
+    def __call__(self, mask: int) -> int:
+        """Return the EBX to expect when XCR0 | IA32_XSS is *mask*.
+
+        Raises:
+            CannotTell: the offset of a component is not known.
+        """
+        rule, recorded = self.explanation.rule, self.explanation.recorded
+        if rule == "fixed" and recorded is not None:
+            return recorded
+        if self.standard:
+            return standard_size(self.components, mask)
+        return compacted_size(self.components, mask, align=rule != "no alignment")
+
+
+@lru_cache(maxsize=256)
+def standard_rule(cpu: Cpu) -> EbxRule:
+    """Return how *cpu* answers CPUID.0DH.0:EBX."""
+    return EbxRule(explain_standard(cpu), cpu.components, standard=True)
+
+
+@lru_cache(maxsize=256)
+def compacted_rule(cpu: Cpu) -> EbxRule:
+    """Return how *cpu* answers CPUID.0DH.1:EBX."""
+    explanation = explain_compacted(cpu)
+    components = _architectural(cpu) if explanation.rule == "architectural sizes" else cpu.components
+    return EbxRule(explanation, components, standard=False)
+
+
+def _states(cpu: Cpu) -> Iterator[tuple[int | None, int | None, Leaves]]:
+    """Yield each state that *cpu* was recorded in: XCR0 and IA32_XSS if stated, and the leaves."""
+    for (xcr0, xss), leaves in cpu.dump.other_states.items():
+        yield xcr0, xss, leaves
+    yield cpu.dump.xcr0, cpu.dump.xss, cpu.leaves
+
+
+def explain_standard(cpu: Cpu) -> Explanation:
+    """Explain CPUID.0DH.0:EBX by an XCR0 that *cpu* accepts."""
+    explanation = Explanation("unknown", None)
+    for xcr0, _, leaves in _states(cpu):
+        if (0xD, 0) not in leaves:
+            continue
+        recorded = leaves[0xD, 0][1]
+        explanation = _explain_standard(cpu, recorded, xcr0)
+        if explanation.rule != "sum":
+            return explanation
+    return explanation
+
+
+def _explain_standard(cpu: Cpu, recorded: int, stated: int | None) -> Explanation:
+    try:
+        for xcr0 in (stated,) if stated is not None else _xcr0_candidates(cpu):
+            if standard_size(cpu.components, xcr0) == recorded:
+                return Explanation("sum", recorded, xcr0=xcr0)
+    except CannotTell:
+        return Explanation("sum", recorded)
+    return Explanation("fixed", recorded, xcr0=stated)
+
+
+def explain_compacted(cpu: Cpu) -> Explanation:
+    """Explain CPUID.0DH.1:EBX by XCR0 and IA32_XSS values that *cpu* accepts, or by a known mistake."""
+    if "XSAVEC" not in cpu.flags and "XSAVES" not in cpu.flags:
+        return Explanation("unknown", None)
+    best = Explanation("unknown", None)
+    for xcr0, xss, leaves in _states(cpu):
+        if (0xD, 1) not in leaves:
+            continue
+        explanation = _explain_compacted(cpu, leaves, xcr0, xss)
+        if explanation.rule != "sum":
+            return explanation
+        best = explanation
+    if best.rule == "sum" and best.xss in {0, None} and _odd_sizes(cpu):
+        # Nothing recorded involves the odd component: a number that the CPU adds up itself is the likelier truth.
+        summed = compacted_size(cpu.components, best.xcr0 or 0) == compacted_size(_architectural(cpu), best.xcr0 or 0)
+        if summed:
+            return replace(best, rule="architectural sizes")
+    return best
+
+
+def _explain_compacted(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Explanation:
+    recorded = leaves[0xD, 1][1]
+    pairs = list(_pairs(cpu, leaves, xcr0, xss))
+    ways: tuple[tuple[Rule, Mapping[int, Component], bool], ...] = (
+        ("sum", cpu.components, True),
+        ("no alignment", cpu.components, False),
+        ("architectural sizes", _architectural(cpu), True),
+    )
+    for rule, components, align in ways:
+        for user, supervisor in pairs:
+            if compacted_size(components, user | supervisor, align=align) == recorded:
+                return Explanation(rule, recorded, xcr0=user, xss=supervisor)
+    return Explanation("fixed", recorded)
+
+
+def _pairs(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Iterator[tuple[int, int]]:
+    """Yield the (XCR0, IA32_XSS) under which *leaves* may have been recorded, the likeliest first."""
+    supported = cpu.xss_mask or 0
+    if "XSAVES" not in cpu.flags:
+        supported = 0
+    ebx0 = leaves[0xD, 0][1] if (0xD, 0) in leaves else None
+    if xcr0 is not None:
+        users = [xcr0]
+    else:
+        users = [u for u in _xcr0_candidates(cpu) if ebx0 is None or _matches(cpu, u, ebx0)]
+        users = users or [cpu.xcr0_mask]
+    if xss is not None:
+        yield from ((user, xss) for user in users)
+        return
+    for supervisor in _subsets(supported):
+        for user in users:
+            yield user, supervisor
+
+
+def _matches(cpu: Cpu, xcr0: int, ebx: int) -> bool:
+    try:
+        return standard_size(cpu.components, xcr0) == ebx
+    except CannotTell:
+        return True
+
+
+def _xcr0_candidates(cpu: Cpu) -> Iterator[int]:
+    """Yield the XCR0 values an operating system may have set, the likeliest first: all, reset, then every legal one."""
+    everything = cpu.xcr0_mask
+    yield everything
+    yield 1
+    yield LEGACY & everything
+    groups = [g & everything for g in _GROUPS] + [1 << b for b in bits(everything & ~LEGACY & ~_GROUPED)]
+    groups = [g for g in groups if g][:12]
+    for pick in range(1 << len(groups)):
+        xcr0 = LEGACY | sum(group for i, group in enumerate(groups) if pick >> i & 1)
+        if fault(xcr0) is None:
+            yield xcr0
+
+
+_GROUPS = (MPX, 1 << 5 | 1 << 6 | 1 << 7, 1 << 17 | 1 << 18)
+"""User components that XSETBV enables only together (SDM 13.3)."""
+_GROUPED = sum(_GROUPS)
+
+
+def _subsets(mask: int) -> Iterator[int]:
+    """Yield every subset of *mask*, the fullest and the empty one first; at most 4096 of them."""
+    yield mask
+    yield 0
+    numbers = list(bits(mask))[:12]
+    for pick in range(1, (1 << len(numbers)) - 1):
+        yield sum(1 << bit for i, bit in enumerate(numbers) if pick >> i & 1)
+
+
+def _odd_sizes(cpu: Cpu) -> list[int]:
+    """Return the bits whose sub-leaf gives another size than every known CPU and layout has."""
+    odd = []
+    for bit, component in cpu.components.items():
+        row = cpu.catalogue.get(bit)
+        if row is None or component.origin != "cpuid" or bit == LBR:
+            continue
+        if component.size not in {row.size, *(p.size for p in row.placements)}:
+            odd.append(bit)
+    return odd
+
+
+def _architectural(cpu: Cpu) -> dict[int, Component]:
+    components = dict(cpu.components)
+    for bit in _odd_sizes(cpu):
+        row = cpu.catalogue.get(bit)
+        if row is not None:
+            components[bit] = replace(components[bit], size=row.size)
+    return components

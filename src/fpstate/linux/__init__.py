@@ -1,0 +1,1 @@
+"""Linux on a CPU: policies, boot configuration, sizes, and what a running kernel shows of them."""

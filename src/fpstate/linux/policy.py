@@ -1,0 +1,321 @@
+"""Policies: how a Linux design splits the xfeatures into sets, and the few rules in which designs differ.
+
+The shipped ones are rows of ``data/policies.toml``; a user's own file has the same form and may build on them.  A
+`Policy` holds masks, so that every rule is arithmetic on them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from fpstate.errors import UnreadableInput, UsageError
+from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature, bits
+
+__all__ = ["Policy", "find", "for_release", "load_file", "shipped"]
+
+_SETS: Final = (
+    "user",
+    "user_dynamic",
+    "supervisor",
+    "guest_only",
+    "independent",
+    "raw_msr",
+    "unsupported",
+    "never_restored",
+    "kvm_xcr0",
+    "kvm_xss",
+)
+_FLAGS: Final = (
+    "apx_excludes_mpx",
+    "sizes_by_offset",
+    "independent_needs_cpuid",
+    "disable_line",
+    "disable_oopses",
+)
+_CHOICES: Final = {"restores_guest_only": ("always", "guest"), "guest_allocation": ("guest", "user-default")}
+_TEXTS: Final = ("title", "source", "disable_message", "since", "until")
+_OTHERS: Final = ("base", "xfeature_max", "boot_strings", "gates", "forced", "objections")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One design.  Masks are over component bits; what a CPU lacks drops out at `fpstate.linux.boot`.
+
+    Attributes:
+        name, title, source, objections: what it is, from whom, and what was said against it.
+        user: XFEATURE_MASK_USER_SUPPORTED.
+        user_dynamic: the part of *user* that waits for permission and first use (XFEATURE_MASK_USER_DYNAMIC).
+        supervisor: supervisor components of every task's fpstate.
+        guest_only: supervisor components of guest fpstates alone (KERNEL_DYNAMIC, then GUEST_SUPERVISOR).
+        independent: enabled in IA32_XSS, in no fpstate (XFEATURE_MASK_INDEPENDENT).
+        raw_msr: not enabled in IA32_XSS; KVM moves the MSRs itself.
+        unsupported: known and masked out.
+        never_restored: kept out of every XRSTOR of the core (PKRU, which is switched eagerly).
+        kvm_xcr0, kvm_xss: KVM_SUPPORTED_XCR0 and KVM_SUPPORTED_XSS.
+        restores_guest_only: ``"always"`` if loading a task's fpstate puts guest-only state into its initial state,
+            ``"guest"`` if only guest fpstates restore it.
+        xfeature_max: XFEATURE_MAX; the table of gating flags ends below it.
+        boot_strings, gates: where this kernel's table differs from the catalogue's; gate None means no entry.
+        forced: bits that are set again, unchecked, if any of their flags is set (v8 patch 02).
+        apx_excludes_mpx: both enumerated disables XSAVE (6.16).
+        sizes_by_offset: the component with the greatest standard offset ends the area (6.16), not the highest bit.
+        independent_needs_cpuid: IA32_XSS gets an independent bit only if CPUID enumerates it (Aug 2024).
+        guest_allocation: what the guest fpstate's buffer is sized by: ``"guest"`` its own features, or
+            ``"user-default"`` the standard-format user size, which can be too small (until Feb 2025).
+        disable_message: what older kernels append to the message of a disable path.
+        disable_line: the disable path prints ``x86/fpu: XSAVE disabled`` (6.16).
+        disable_oopses: with CONFIG_X86_DEBUG_FPU the disable path dereferences NULL (seen on 7.2.13).
+        since, until: the releases whose kernels behave so; empty for designs that were never a release.
+    """
+
+    name: str
+    title: str
+    source: str
+    objections: tuple[str, ...] = ()
+    user: int
+    user_dynamic: int
+    supervisor: int
+    guest_only: int
+    independent: int
+    raw_msr: int
+    unsupported: int
+    never_restored: int
+    kvm_xcr0: int
+    kvm_xss: int
+    restores_guest_only: str
+    xfeature_max: int
+    boot_strings: Mapping[int, str]
+    gates: Mapping[int, str | None]
+    forced: Mapping[int, tuple[str, ...]]
+    apx_excludes_mpx: bool
+    sizes_by_offset: bool
+    independent_needs_cpuid: bool
+    guest_allocation: str
+    disable_message: str
+    disable_line: bool
+    disable_oopses: bool
+    since: str
+    until: str
+
+    @property
+    def supervisor_supported(self) -> int:
+        """XFEATURE_MASK_SUPERVISOR_SUPPORTED: what fpstates of either kind may hold."""
+        return self.supervisor | self.guest_only
+
+    @property
+    def fpstate(self) -> int:
+        """XFEATURE_MASK_FPSTATE: what a restore of an fpstate may touch."""
+        return (self.user | self.supervisor_supported) & ~self.never_restored
+
+
+def _rows(path: Path, text: bytes) -> dict[str, dict[str, Any]]:
+    try:
+        table = tomllib.loads(text.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UnreadableInput(f"{path} is not a TOML file of policies: {error}") from error
+    for key, row in table.items():
+        if not isinstance(row, dict):
+            raise UnreadableInput(f"{path}: {key} must be a table, [{key}]")
+    return table
+
+
+@cache
+def _shipped_rows() -> dict[str, dict[str, Any]]:
+    path = Path(__file__).parent.parent / "data" / "policies.toml"
+    return _rows(path, path.read_bytes())
+
+
+@cache
+def shipped(catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
+    """Return the shipped policies by name, in the order of the debate."""
+    rows = _shipped_rows()
+    policies = (_build(key, rows, catalogue, "policies.toml") for key in rows)
+    return {policy.name: policy for policy in policies}
+
+
+def load_file(path: str, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
+    """Return the policies of a user's TOML file by name; they may name shipped ones as their ``base``.
+
+    Raises:
+        UnreadableInput: the file cannot be read or is not TOML.
+        UsageError: a key, a component or a base is not known; names the policy and the key.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(1 << 20)
+    except OSError as error:
+        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from error
+    own = _rows(Path(path), text)
+    rows = {**_shipped_rows(), **own}
+    policies = [_build(key, rows, catalogue, path) for key in own]
+    return {policy.name: policy for policy in policies}
+
+
+def find(name: str, policies: Mapping[str, Policy] | None = None) -> Policy:
+    """Return the policy called *name*.
+
+    Raises:
+        UsageError: there is none; names those there are.
+    """
+    table = shipped() if policies is None else policies
+    folded = {key.lower().replace("_", "-"): policy for key, policy in table.items()}
+    policy = folded.get(name.lower().replace("_", "-"))
+    if policy is None:
+        raise UsageError(f"{name!r} is not a policy", cure=f"policies are {', '.join(table)}")
+    return policy
+
+
+def for_release(release: str) -> tuple[Policy, str | None]:
+    """Return the policy of a kernel *release* such as ``6.18.44-1``, and a remark if it is only the nearest.
+
+    Raises:
+        UsageError: *release* does not begin with a version number.
+    """
+    version = _version(release)
+    if version is None:
+        raise UsageError(f"{release!r} is not a kernel release: it must begin like 6.18")
+    dated = [p for p in shipped().values() if p.since]
+    for policy in dated:
+        first, last = _version(policy.since), _version(policy.until)
+        if first and last and first <= version <= last:
+            return policy, None
+    oldest = min(dated, key=lambda p: _version(p.since) or (0, 0))
+    newest = max(dated, key=lambda p: _version(p.until) or (0, 0))
+    if version < (_version(oldest.since) or (0, 0)):
+        return oldest, f"kernel {release} is older than {oldest.since}: {oldest.name} is the nearest policy"
+    return newest, f"kernel {release} is newer than {newest.until}: {newest.name} is the nearest policy"
+
+
+def _version(release: str) -> tuple[int, int] | None:
+    parts = release.split("-", 1)[0].split(".")
+    if len(parts) < 2 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+        return None
+    return int(parts[0]), int(parts[1])
+
+
+def _build(key: str, rows: Mapping[str, Mapping[str, Any]], catalogue: Catalogue, where: str) -> Policy:
+    merged = _merge(key, rows, where)
+    unknown = set(merged) - {*_SETS, *_FLAGS, *_CHOICES, *_TEXTS, *_OTHERS}
+    if unknown:
+        raise UsageError(f"{where}: policy {key} has the unknown key {min(unknown)!r}")
+    missing = {*_SETS, *_FLAGS, *_CHOICES, *_TEXTS, "xfeature_max"} - set(merged)
+    if missing:
+        raise UsageError(
+            f"{where}: policy {key} lacks {min(missing)!r}", cure='take it from another: base = "linux-6.18"'
+        )
+    sets: dict[str, Any] = {name: _set(merged[name], catalogue, f"{where}: policy {key}, {name}") for name in _SETS}
+    _typed(merged, key, where)
+    policy = Policy(
+        name=key,
+        **sets,
+        **{name: merged[name] for name in (*_FLAGS, *_CHOICES, *_TEXTS)},
+        objections=tuple(merged.get("objections", ())),
+        xfeature_max=merged["xfeature_max"],
+        boot_strings={_bit(c, catalogue, where): text for c, text in merged.get("boot_strings", {}).items()},
+        gates={_bit(c, catalogue, where): flag or None for c, flag in merged.get("gates", {}).items()},
+        forced={_bit(c, catalogue, where): tuple(flags) for c, flags in merged.get("forced", {}).items()},
+    )
+    _check(policy, where)
+    return _with_roles(policy, catalogue)
+
+
+def _merge(key: str, rows: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
+    chain: list[Mapping[str, Any]] = []
+    seen: set[str] = set()
+    at = key
+    while True:
+        if at not in rows:
+            raise UsageError(f"{where}: policy {key} builds on {at!r}, which is not a policy")
+        if at in seen:
+            raise UsageError(f"{where}: policy {key} builds on itself")
+        seen.add(at)
+        chain.append(rows[at])
+        base = rows[at].get("base")
+        if base is None:
+            break
+        at = base
+    merged: dict[str, Any] = {}
+    for row in reversed(chain):
+        merged.update(row)
+    return merged
+
+
+def _typed(merged: Mapping[str, Any], key: str, where: str) -> None:
+    """Refuse a value of the wrong type, naming the key."""
+    kinds: dict[str, tuple[type, str]] = dict.fromkeys(_FLAGS, (bool, "true or false"))
+    kinds |= dict.fromkeys(_TEXTS, (str, "text"))
+    kinds |= dict.fromkeys(("boot_strings", "gates", "forced"), (dict, "a table"))
+    kinds |= {"objections": (list, "a list of texts"), "xfeature_max": (int, "a number")}
+    for name, (kind, words) in kinds.items():
+        if name in merged and not isinstance(merged[name], kind):
+            raise UsageError(f"{where}: policy {key}, {name} must be {words}, not {merged[name]!r}")
+    for name, choices in _CHOICES.items():
+        if merged[name] not in choices:
+            raise UsageError(f"{where}: policy {key}, {name} must be {' or '.join(choices)}, not {merged[name]!r}")
+    if not 2 <= merged["xfeature_max"] <= 63:
+        raise UsageError(f"{where}: policy {key}, xfeature_max must be 2 to 63, not {merged['xfeature_max']}")
+
+
+def _set(names: Iterable[str] | str, catalogue: Catalogue, where: str) -> int:
+    if isinstance(names, str):
+        names = [names]
+    mask = 0
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"{where}: {name!r} must be the name of a component")
+        try:
+            mask |= catalogue.parse_mask(name, everything=0)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+    return mask
+
+
+def _bit(name: str, catalogue: Catalogue, where: str) -> int:
+    mask = _set([name], catalogue, where)
+    if mask.bit_count() != 1:
+        raise UsageError(f"{where}: {name!r} must name one component")
+    return mask.bit_length() - 1
+
+
+def _check(policy: Policy, where: str) -> None:
+    """Refuse sets that contradict each other: a component has one home."""
+    homes = ("user", "supervisor", "guest_only", "independent", "raw_msr", "unsupported")
+    for i, first in enumerate(homes):
+        for second in homes[i + 1 :]:
+            both = getattr(policy, first) & getattr(policy, second)
+            if both:
+                bit = next(bits(both))
+                raise UsageError(f"{where}: policy {policy.name} puts component {bit} into {first} and {second}")
+    loose = policy.user_dynamic & ~policy.user
+    if loose:
+        raise UsageError(f"{where}: policy {policy.name}: user_dynamic component {next(bits(loose))} is not in user")
+
+
+def _with_roles(policy: Policy, catalogue: Catalogue) -> Policy:
+    """Add the user's own components to the set that their row names, where the policy is silent about them."""
+    placed = policy.user | policy.supervisor_supported | policy.independent | policy.raw_msr | policy.unsupported
+    own = [row for row in catalogue if not placed & row.mask and row.role != "unknown" and row.bit not in CATALOGUE]
+    if not own:
+        return policy
+    for row in own:
+        policy = replace(policy, **_placed(policy, row))
+    return policy
+
+
+def _placed(policy: Policy, row: Xfeature) -> dict[str, Any]:
+    fields = {
+        "user": ("user", "kvm_xcr0"),
+        "user-dynamic": ("user", "user_dynamic", "kvm_xcr0"),
+        "supervisor": ("supervisor",),
+        "guest-only": ("guest_only", "kvm_xss"),
+        "independent": ("independent",),
+        "unsupported": ("unsupported",),
+    }[row.role]
+    changed = {name: getattr(policy, name) | row.mask for name in fields}
+    changed["xfeature_max"] = max(policy.xfeature_max, row.bit + 1)
+    return changed

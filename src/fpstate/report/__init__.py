@@ -1,0 +1,1 @@
+"""Text, JSON and pictures of results; nothing here decides anything."""
