@@ -1,1 +1,79 @@
-"""The command line: one small module a verb."""
+"""The command line: one small module a verb, each of which parses, calls one function, and hands the result on.
+
+A verb's module is imported only when it is asked for.  It has ``HELP`` (one line), ``configure(parser)`` and
+``run(args) -> int``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from fpstate import __version__
+from fpstate.errors import FpstateError
+
+__all__ = ["VERBS", "main", "parser"]
+
+VERBS: Final[dict[str, str]] = {
+    "compare": "lay the designs of the guest-CET debate side by side for a CPU",
+    "config": "what Linux makes of a CPU: feature sets, sizes, boot log",
+    "layout": "where components lie in an XSAVE image, and why it has its size",
+    "lint": "what is wrong with a CPU's leaf 0DH, and what Linux does about it",
+    "cpus": "the CPUs of the built-in table",
+    "policies": "the policies: how Linux and KVM split the components into sets",
+    "xfeatures": "the components that fpstate knows",
+}
+"""Each verb's name and what it is for; its module is ``fpstate.cli.NAME``."""
+
+_DESCRIPTION: Final = "The toolkit for x86 extended state: what XSAVE moves, and how Linux and KVM decide about it."
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose refusal is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print *message* and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser(verbs: Sequence[str] = tuple(VERBS)) -> Parser:
+    """Return the parser of the command with the arguments of *verbs* filled in."""
+    top = Parser(prog="fpstate", description=_DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"fpstate {__version__}")
+    subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, help_line in VERBS.items():
+        sub = subparsers.add_parser(name, help=help_line, description=f"{help_line[0].upper()}{help_line[1:]}.")
+        if name in verbs:
+            module = importlib.import_module(f"fpstate.cli.{name}")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 yes, 1 no, 2 not usable, 3 cannot tell."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    wanted = [word for word in words if word in VERBS][:1]
+    try:
+        args = parser(wanted).parse_args(words)
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except FpstateError as refusal:
+        sys.stderr.write(f"fpstate: {_one_line(str(refusal))}\n")
+        return refusal.exit_code
+    except BrokenPipeError:
+        # The reader went away, as head(1) does; what it wanted it has got.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _one_line(text: str) -> str:
+    """Return *text* without line breaks and control characters, which an input's words may bring in."""
+    return "".join(c if c.isprintable() else " " for c in text)

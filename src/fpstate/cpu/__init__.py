@@ -1,1 +1,134 @@
-"""CPUs: what CPUID leaf 0DH and its neighbours tell, from this host, a dump, a VMM file or the built-in table."""
+"""CPUs: what CPUID leaf 0DH and its neighbours tell, from this host, a file or the built-in table.
+
+`load` is the one door.  The readers, the table and the host's CPUID are imported only when they are asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import BinaryIO
+
+from fpstate.cpu.conclude import conclude
+from fpstate.cpu.dump import Dump, Modifier, Registers
+from fpstate.cpu.model import Component, Cpu
+from fpstate.errors import UsageError
+from fpstate.xfeatures import CATALOGUE, Catalogue
+
+__all__ = ["Component", "Cpu", "by_name", "conclude", "load", "load_all", "this_host"]
+
+
+def this_host(*, catalogue: Catalogue = CATALOGUE) -> Cpu:
+    """Return the CPU that this process runs on, by the CPUID instruction; needs no privilege.
+
+    Raises:
+        UnreadableInput: this machine is not x86-64, or allows neither executable memory nor /dev/cpu/N/cpuid.
+    """
+    from fpstate.cpu.host import read_host  # noqa: PLC0415  ctypes and mmap
+
+    return conclude(read_host(), name="this host", source="the CPUID instruction", catalogue=catalogue)
+
+
+def by_name(name: str, *, catalogue: Catalogue = CATALOGUE) -> Cpu:
+    """Return the CPU called *name* in the built-in table, by name or alias.
+
+    Raises:
+        UsageError: the table has no such CPU; the message suggests near misses.
+    """
+    from fpstate.cpu import table  # noqa: PLC0415  parses TOML
+    from fpstate.cpu.named import dump_of  # noqa: PLC0415
+
+    row = table.find(name)
+    source = f"built-in table ({row.confidence}): {row.source}"
+    return conclude(dump_of(row), name=row.name, source=source, catalogue=catalogue)
+
+
+def load(
+    path: str,
+    *,
+    index: int = 0,
+    base: str | None = None,
+    catalogue: Catalogue = CATALOGUE,
+    stdin: BinaryIO | None = None,
+) -> Cpu:
+    """Return the CPU that a file tells of.
+
+    Args:
+        path: a file in any of the known formats, or ``-`` for standard input.
+        index: which logical CPU of the file, from 0.
+        base: for a CPU template, the CPU it changes: ``host``, a name of the built-in table, or a file.
+        catalogue: the components known.
+        stdin: what ``-`` reads; standard input if None.
+
+    Raises:
+        UnreadableInput: the file cannot be read or is of no known kind.
+        UsageError: the file has no CPU number *index*.
+        CannotTell: it is a template and *base* is None, or it does not show leaf 0DH.
+    """
+    dumps = _dumps(path, stdin)
+    if not 0 <= index < len(dumps):
+        raise UsageError(f"{path} has no CPU number {index}", cure=f"it has {len(dumps)}, from 0")
+    dump = dumps[index]
+    if len(dumps) > 1 and any(_leaf_d(d) != _leaf_d(dump) for d in dumps):
+        note = f"{path} has {len(dumps)} CPUs with different leaves 0DH; this is number {index}"
+        dump = replace(dump, notes=(*dump.notes, note))
+    return _conclude_file(dump, path, base, catalogue)
+
+
+def load_all(path: str, *, catalogue: Catalogue = CATALOGUE, stdin: BinaryIO | None = None) -> list[Cpu]:
+    """Return every logical CPU of a file, one for each distinct leaf 0DH, in file order.
+
+    Raises:
+        UnreadableInput: the file cannot be read or is of no known kind.
+        CannotTell: it is a CPU template, or a CPU in it does not show leaf 0DH.
+    """
+    seen: list[object] = []
+    cpus = []
+    for dump in _dumps(path, stdin):
+        key = (_leaf_d(dump), dump.boot_log, dump.modifiers)
+        if key not in seen:
+            seen.append(key)
+            cpus.append(_conclude_file(dump, path, None, catalogue))
+    return cpus
+
+
+def _dumps(path: str, stdin: BinaryIO | None) -> list[Dump]:
+    from fpstate.cpu.formats import open_source  # noqa: PLC0415  the readers
+
+    return open_source(path, stdin=stdin if stdin is not None else sys.stdin.buffer if path == "-" else None)
+
+
+def _conclude_file(dump: Dump, path: str, base: str | None, catalogue: Catalogue) -> Cpu:
+    where = "standard input" if path == "-" else path
+    name = dump.label or where
+    source = f"{where} ({dump.format})"
+    if dump.modifiers and base is not None:
+        below = _base(base, catalogue)
+        dump = Dump(format=dump.format, leaves=_modified(below, dump.modifiers), notes=dump.notes)
+        name, source = f"{below.name} under {where}", f"{source} applied to {below.source}"
+    return conclude(dump, name=name, source=source, catalogue=catalogue)
+
+
+def _base(base: str, catalogue: Catalogue) -> Cpu:
+    if base == "host":
+        return this_host(catalogue=catalogue)
+    try:
+        return by_name(base, catalogue=catalogue)
+    except UsageError:
+        if "/" not in base and "." not in base:
+            raise
+        return load(base, catalogue=catalogue)
+
+
+def _modified(below: Cpu, modifiers: tuple[Modifier, ...]) -> dict[tuple[int, int], Registers]:
+    """Apply a template's forced bits to the leaves of the CPU below it."""
+    leaves = dict(below.leaves)
+    for change in modifiers:
+        registers = list(leaves.get((change.leaf, change.subleaf), (0, 0, 0, 0)))
+        registers[change.register] = registers[change.register] & ~change.mask | change.value
+        leaves[change.leaf, change.subleaf] = (registers[0], registers[1], registers[2], registers[3])
+    return leaves
+
+
+def _leaf_d(dump: Dump) -> dict[tuple[int, int], Registers]:
+    return {key: registers for key, registers in dump.leaves.items() if key[0] == 0xD}

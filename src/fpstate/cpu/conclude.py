@@ -26,7 +26,6 @@ def conclude(
     name: str,
     source: str,
     catalogue: Catalogue = CATALOGUE,
-    flags: frozenset[str] | None = None,
 ) -> Cpu:
     """Conclude a CPU from *dump*.
 
@@ -35,7 +34,6 @@ def conclude(
         name: what to call the CPU.
         source: where it comes from, in words.
         catalogue: the components known, with the user's own.
-        flags: the CPU flags of leaves 1 and 7, where they are known otherwise than by those leaves.
 
     Raises:
         CannotTell: the dump is a CPU template, or has no leaf 0DH although the CPU may have XSAVE.
@@ -48,9 +46,6 @@ def conclude(
     if not dump.leaves and dump.boot_log:
         return _from_boot_log(dump, dump.boot_log, name, source, catalogue)
     present, unknown = cpu_flags.decode(dump.leaves)
-    if flags is not None:
-        outside = {flag.name for flag in cpu_flags.FLAGS.values() if flag.leaf != 0xD}
-        present, unknown = flags | (present - outside), unknown - outside
     if (0xD, 0) not in dump.leaves and "XSAVE" in present | unknown:
         raise CannotTell(f"{name} shows no CPUID leaf 0DH", cure="dump all leaves, with 'cpuid -1 -r' say")
     xcr0, xss, all_size = _masks(dump)

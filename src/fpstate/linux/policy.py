@@ -16,7 +16,7 @@ from typing import Any, Final
 from fpstate.errors import UnreadableInput, UsageError
 from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature, bits
 
-__all__ = ["Policy", "find", "for_release", "load_file", "shipped"]
+__all__ = ["Policy", "find", "for_release", "load_file", "own", "shipped", "table"]
 
 _SETS: Final = (
     "user",
@@ -115,13 +115,13 @@ class Policy:
 
 def _rows(path: Path, text: bytes) -> dict[str, dict[str, Any]]:
     try:
-        table = tomllib.loads(text.decode())
+        rows = tomllib.loads(text.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UnreadableInput(f"{path} is not a TOML file of policies: {error}") from error
-    for key, row in table.items():
+    for key, row in rows.items():
         if not isinstance(row, dict):
             raise UnreadableInput(f"{path}: {key} must be a table, [{key}]")
-    return table
+    return rows
 
 
 @cache
@@ -150,10 +150,20 @@ def load_file(path: str, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
             text = file.read(1 << 20)
     except OSError as error:
         raise UnreadableInput(f"cannot read {path}: {error.strerror}") from error
-    own = _rows(Path(path), text)
-    rows = {**_shipped_rows(), **own}
-    policies = [_build(key, rows, catalogue, path) for key in own]
+    theirs = _rows(Path(path), text)
+    rows = {**_shipped_rows(), **theirs}
+    policies = [_build(key, rows, catalogue, path) for key in theirs]
     return {policy.name: policy for policy in policies}
+
+
+def own(path: str | None, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
+    """Return the policies of the file at *path*, or none if it is None."""
+    return load_file(path, catalogue) if path else {}
+
+
+def table(path: str | None, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
+    """Return the shipped policies and those of the user's file at *path*, which replace shipped ones of their name."""
+    return {**shipped(catalogue), **own(path, catalogue)}
 
 
 def find(name: str, policies: Mapping[str, Policy] | None = None) -> Policy:
@@ -162,11 +172,11 @@ def find(name: str, policies: Mapping[str, Policy] | None = None) -> Policy:
     Raises:
         UsageError: there is none; names those there are.
     """
-    table = shipped() if policies is None else policies
-    folded = {key.lower().replace("_", "-"): policy for key, policy in table.items()}
+    known = shipped() if policies is None else policies
+    folded = {key.lower().replace("_", "-"): policy for key, policy in known.items()}
     policy = folded.get(name.lower().replace("_", "-"))
     if policy is None:
-        raise UsageError(f"{name!r} is not a policy", cure=f"policies are {', '.join(table)}")
+        raise UsageError(f"{name!r} is not a policy", cure=f"policies are {', '.join(known)}")
     return policy
 
 

@@ -1,0 +1,46 @@
+"""``fpstate compare``: the designs of the guest-CET debate side by side."""
+
+from __future__ import annotations
+
+import argparse
+
+from fpstate.cli.source import add_output, add_policy_files, add_source, emit, load
+from fpstate.errors import UsageError
+from fpstate.linux import policy as policies
+from fpstate.linux.compare import DEBATE, compare
+from fpstate.report import compare as report
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_source(parser)
+    parser.add_argument(
+        "--policy", metavar="A,B,...", help=f"the policies to compare, or all (default: {','.join(DEBATE)})"
+    )
+    parser.add_argument(
+        "--component", metavar="NAME", default="CET_S", help="the component that the table is about (default: CET_S)"
+    )
+    add_policy_files(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the comparison."""
+    cpu = load(args)
+    table = policies.table(args.policies, cpu.catalogue)
+    wanted = args.policy.split(",") if args.policy else [*DEBATE, *policies.own(args.policies, cpu.catalogue)]
+    chosen = table.values() if wanted == ["all"] else [policies.find(name.strip(), table) for name in wanted]
+    component = cpu.catalogue.parse_mask(args.component, everything=0)
+    if component.bit_count() != 1:
+        raise UsageError(f"--component must name one component, not {args.component!r}")
+    result = compare(
+        cpu,
+        list({policy.name: policy for policy in chosen}.values()),
+        component=component.bit_length() - 1,
+        cmdline=args.cmdline,
+        debug_fpu=not args.no_debug_fpu,
+    )
+    emit(args, report.document(result), report.text(result))
+    return 0

@@ -1,0 +1,43 @@
+"""``fpstate lint``: what is wrong with a CPU's leaf 0DH."""
+
+from __future__ import annotations
+
+import argparse
+
+from fpstate import cpu as cpus
+from fpstate.cli.source import add_output, add_policy_files, add_source, emit, load
+from fpstate.errors import CannotTell
+from fpstate.linux import policy as policies
+from fpstate.linux.lint import lint
+from fpstate.report import lint as report
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_source(parser)
+    parser.add_argument("--policy", metavar="NAME", default="linux-6.18", help="which Linux to quote")
+    add_policy_files(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings: exit 0 if there are none, 1 if there are, 3 if part of leaf 0DH is not shown."""
+    # Every CPU of a file is judged, unless one is asked for.
+    one = not args.file or args.base or args.components or args.index
+    found = [load(args)] if one else cpus.load_all(args.file)
+    if args.strict:
+        _refuse_guesses(found)
+    policy = policies.find(args.policy, policies.table(args.policies, found[0].catalogue))
+    reports = [lint(cpu, policy, args.cmdline) for cpu in found]
+    emit(args, report.document(found, reports), report.text(found, reports))
+    if any(r.findings for r in reports):
+        return 1
+    return 3 if any(r.unknown for r in reports) else 0
+
+
+def _refuse_guesses(found: list[cpus.Cpu]) -> None:
+    for cpu in found:
+        if cpu.notes:
+            raise CannotTell(f"{cpu.name} leaves something to be guessed: {cpu.notes[0]}")

@@ -1,0 +1,110 @@
+"""The arguments by which every verb is told its CPU, and how they are read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+
+from fpstate import cpu as cpus
+from fpstate.cpu.model import Cpu
+from fpstate.errors import CannotTell, UsageError
+from fpstate.report import Document
+from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature
+
+__all__ = ["add_output", "add_policy_files", "add_source", "emit", "load", "load_several", "number"]
+
+
+def add_source(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add FILE, --cpu and --host, and what belongs to them; *several* allows each more than once."""
+    group = parser.add_argument_group("the CPU (this host if none is given)")
+    group.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="*" if several else "?",
+        help="a CPUID dump, boot log or VMM file in any known form; - is standard input",
+    )
+    group.add_argument(
+        "--cpu", metavar="NAME", action="append" if several else "store", help="a CPU of the built-in table"
+    )
+    group.add_argument("--host", action="store_true", help="the CPU that this runs on")
+    group.add_argument("--index", metavar="N", type=number, default=0, help="which CPU of the file, from 0")
+    group.add_argument("--base", metavar="CPU", help="what a CPU template is applied to: host, a name or a file")
+    group.add_argument("--components", metavar="TOML", help="components of your own, or changed ones")
+    group.add_argument("--strict", action="store_true", help="refuse a source that leaves something to be guessed")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print a JSON document in place of text")
+
+
+def add_policy_files(parser: argparse.ArgumentParser) -> None:
+    """Add --policies, --cmdline and --no-debug-fpu."""
+    parser.add_argument("--policies", metavar="TOML", help="policies of your own")
+    parser.add_argument("--cmdline", metavar="TEXT", default="", help="a kernel command line")
+    parser.add_argument("--no-debug-fpu", action="store_true", help="a kernel without CONFIG_X86_DEBUG_FPU")
+
+
+def number(text: str) -> int:
+    """Read a small number that is not negative."""
+    if not text.isdecimal() or len(text) > 6:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number, 0 or more")
+    return int(text)
+
+
+def load(args: argparse.Namespace) -> Cpu:
+    """Return the one CPU that the arguments name.
+
+    Raises:
+        UsageError: they name several.
+    """
+    chosen = [bool(args.file), bool(args.cpu), bool(args.host)]
+    if sum(chosen) > 1:
+        raise UsageError("the CPU must be given once: by FILE, by --cpu or by --host")
+    catalogue, rows = _catalogue(args)
+    return _finish(_load(args.file, args.cpu, args, catalogue), args, catalogue, rows)
+
+
+def load_several(args: argparse.Namespace) -> list[Cpu]:
+    """Return the CPUs that the arguments name, the host if none: files first, then names, then the host."""
+    catalogue, rows = _catalogue(args)
+    found = [_load(path, None, args, catalogue) for path in args.file]
+    found += [_load(None, name, args, catalogue) for name in args.cpu or ()]
+    if args.host or not found:
+        found.append(_load(None, None, args, catalogue))
+    return [_finish(cpu, args, catalogue, rows) for cpu in found]
+
+
+def _catalogue(args: argparse.Namespace) -> tuple[Catalogue, tuple[Xfeature, ...]]:
+    if not args.components:
+        return CATALOGUE, ()
+    from fpstate import components  # noqa: PLC0415  parses TOML
+
+    return components.load(args.components)
+
+
+def _load(path: str | None, name: str | None, args: argparse.Namespace, catalogue: Catalogue) -> Cpu:
+    if path:
+        return cpus.load(path, index=args.index, base=args.base, catalogue=catalogue)
+    if name:
+        return cpus.by_name(name, catalogue=catalogue)
+    if not args.host and platform.machine() not in {"x86_64", "AMD64"}:
+        raise UsageError("no CPU is given, and this host is not x86-64", cure="give --cpu NAME or a file")
+    return cpus.this_host(catalogue=catalogue)
+
+
+def _finish(cpu: Cpu, args: argparse.Namespace, catalogue: Catalogue, rows: tuple[Xfeature, ...]) -> Cpu:
+    if args.strict and cpu.notes:
+        raise CannotTell(f"{cpu.name} leaves something to be guessed: {cpu.notes[0]}", cure="drop --strict to allow it")
+    return cpu.with_components(rows, catalogue) if rows else cpu
+
+
+def emit(args: argparse.Namespace, document: Document, text: str) -> None:
+    """Print the JSON document if --json was given, else the text."""
+    if args.json:
+        json.dump(document, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write(f"{text}\n")

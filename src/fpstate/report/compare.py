@@ -1,0 +1,166 @@
+"""A comparison of policies as text and as a document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from fpstate.linux.compare import Column, Comparison
+from fpstate.report import SCHEMA, Document, hexmask
+from fpstate.report.tables import bold, columns_that_fit, table, warn
+
+__all__ = ["document", "text"]
+
+
+def document(comparison: Comparison) -> Document:
+    """Return the table, one entry a policy, and the verdict."""
+    return {
+        "schema": SCHEMA,
+        "cpu": comparison.cpu.name,
+        "source": comparison.cpu.source,
+        "component": {
+            "bit": comparison.component,
+            "name": comparison.name,
+            "size": comparison.size,
+            "present": comparison.present,
+        },
+        "policies": {column.policy.name: _column(column) for column in comparison.columns},
+        "verdict": list(comparison.verdict()),
+        "assumptions": sorted({a for c in comparison.columns for a in c.config.assumptions}),
+        "notes": list(comparison.cpu.notes),
+    }
+
+
+def _column(column: Column) -> Document:
+    config = column.config
+    return {
+        "title": column.policy.title,
+        "home": column.home,
+        "xss": hexmask(config.xss),
+        "xcr0": hexmask(config.xcr0),
+        "max_features": hexmask(config.kernel.max_features),
+        "context_size": config.kernel.max_size,
+        "task_features": hexmask(config.kernel.default_features),
+        "task_xcomp_bv": hexmask(config.task_xcomp_bv),
+        "task_size": column.task_size,
+        "task_slab": column.task_slab,
+        "guest_features": hexmask(config.guest.features),
+        "guest_xcomp_bv": hexmask(config.guest_xcomp_bv),
+        "guest_size": column.guest_size,
+        "guest_allocation": column.kvm.allocation,
+        "guest_overrun": column.kvm.overrun,
+        "component_in_task": column.task_cost,
+        "component_in_guest": column.guest_cost,
+        "component_in_task_slab": column.slab_cost,
+        "hidden_by_alignment": {"task": column.task_hidden, "guest": column.guest_hidden},
+        "save_rfbm": hexmask(config.save_rfbm),
+        "restore_rfbm": hexmask(config.restore_rfbm),
+        "guest_save_rfbm": hexmask(config.guest_save_rfbm),
+        "guest_restore_rfbm": hexmask(config.guest_restore_rfbm),
+        "registers_after_guest_to_host": column.after_load,
+        "msr_reads": column.msr_reads,
+        "msr_writes": column.msr_writes,
+        "extra_xsaves": column.extra_xsaves,
+        "kvm_get_xsave": column.kvm_get_xsave,
+        "guest_may_use": column.guest_may_use,
+        "max_sigframe": column.abi.max_sigframe,
+        "fate": config.fate,
+        "xsave_disabled": config.xsave_disabled,
+        "panic": config.panic,
+        "objections": list(column.policy.objections),
+        "policy_source": column.policy.source,
+    }
+
+
+def text(comparison: Comparison) -> str:
+    """Return the table, what is the same everywhere, the verdict and the objections.
+
+    In a row, what differs from most of the others is marked with ``*`` and, on a terminal, in colour.
+    """
+    columns = comparison.columns
+    name = comparison.name
+    heading = f"{bold(comparison.cpu.name)}: where {name} lives"
+    if comparison.present:
+        heading += f" ({comparison.size} bytes, component {comparison.component})"
+    differing, common = [], []
+    for label, value in _ROWS:
+        cells = [value(c) for c in columns]
+        title = label.format(name=name)
+        if len(set(cells)) > 1 or len(columns) == 1:
+            differing.append([title, *_marked(cells)])
+        else:
+            common.append((title, cells[0]))
+    parts = [heading, *_tables(differing, [c.policy.name for c in columns])]
+    if common:
+        same = "\n".join(f"  {label}: {cell}" for label, cell in common)
+        parts.append(f"the same under every policy:\n{same}")
+    parts.append("verdict:\n" + "\n".join(f"  {line}" for line in comparison.verdict()))
+    parts.append("objections:\n" + "\n".join(_objections(columns)))
+    remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.notes))
+    if remarks:
+        parts.append("taken for granted:\n" + "\n".join(f"  {line}" for line in remarks))
+    return "\n\n".join(parts)
+
+
+def _tables(rows: list[list[str]], names: list[str]) -> list[str]:
+    if not rows:
+        return []
+    columns = [[name, *(row[i + 1] for row in rows)] for i, name in enumerate(names)]
+    runs = columns_that_fit([row[0] for row in rows], columns)
+    return [
+        table(("", *(names[i] for i in run)), [[row[0], *(row[i + 1] for i in run)] for row in rows]) for run in runs
+    ]
+
+
+def _marked(cells: list[str]) -> list[str]:
+    usual, count = Counter(cells).most_common(1)[0]
+    if count == 1:
+        return cells
+    return [cell if cell == usual else warn(f"{cell} *") for cell in cells]
+
+
+def _objections(columns: tuple[Column, ...]) -> list[str]:
+    lines = []
+    for column in columns:
+        lines += [f"  {column.policy.name}: {text}" for text in column.policy.objections]
+    return lines or ["  none recorded"]
+
+
+def _boot(column: Column) -> str:
+    return "XSAVE" if column.config.fate == "xsave" else f"no XSAVE ({column.config.fate})"
+
+
+def _share(cost: int, hidden: int) -> str:
+    if not hidden:
+        return str(cost)
+    return f"{cost} ({hidden} hidden)"
+
+
+_ROWS: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
+    ("boots with", _boot),
+    ("{name} lives in", lambda c: c.home),
+    ("host IA32_XSS", lambda c: hexmask(c.config.xss)),
+    ("kernel max features", lambda c: hexmask(c.config.kernel.max_features)),
+    ("context size (boot log)", lambda c: str(c.config.kernel.max_size)),
+    ("task features", lambda c: hexmask(c.config.kernel.default_features)),
+    ("task XCOMP_BV", lambda c: hexmask(c.config.task_xcomp_bv)),
+    ("task fpstate bytes", lambda c: str(c.task_size)),
+    ("  of them {name}", lambda c: _share(c.task_cost, c.task_hidden)),
+    ("  in task_struct's slab", lambda c: str(c.task_slab)),
+    ("guest features", lambda c: hexmask(c.config.guest.features)),
+    ("guest fpstate bytes", lambda c: str(c.guest_size)),
+    ("  of them {name}", lambda c: _share(c.guest_cost, c.guest_hidden)),
+    ("  buffer allocated", lambda c: f"{c.kvm.allocation}{' (too small)' if c.kvm.overrun else ''}"),
+    ("save RFBM, task", lambda c: hexmask(c.config.save_rfbm)),
+    ("save RFBM, guest", lambda c: hexmask(c.config.guest_save_rfbm)),
+    ("restore RFBM, task", lambda c: hexmask(c.config.restore_rfbm)),
+    ("restore RFBM, guest", lambda c: hexmask(c.config.guest_restore_rfbm)),
+    ("{name} after guest->host", lambda c: c.after_load),
+    ("RDMSR per round trip", lambda c: str(c.msr_reads)),
+    ("WRMSR per round trip", lambda c: str(c.msr_writes)),
+    ("more XSAVES/XRSTORS", lambda c: str(c.extra_xsaves)),
+    ("KVM_GET_XSAVE carries it", lambda c: "yes" if c.kvm_get_xsave else "no, as MSRs"),
+    ("a guest may use it", lambda c: "yes" if c.guest_may_use else "no"),
+    ("largest signal frame", lambda c: str(c.abi.max_sigframe)),
+)
