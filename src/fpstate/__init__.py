@@ -1,3 +1,131 @@
-"""fpstate: the toolkit for x86 extended state."""
+"""fpstate: the toolkit for x86 extended state.
+
+The registers that XSAVE moves, and the rules by which Linux and KVM decide which of them live in which buffer:
+
+    >>> import fpstate
+    >>> cpu = fpstate.cpu_by_name("zen4")
+    >>> fpstate.compacted(cpu, cpu.catalogue.parse_mask("AVX|CET", everything=cpu.mask)).size
+    872
+    >>> fpstate.boot(cpu, fpstate.policy("linux-6.18")).kernel.default_size
+    2456
+
+Every name below is imported when it is first used; ``import fpstate`` itself loads nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from fpstate.cpu import by_name as cpu_by_name
+    from fpstate.cpu import load as load_cpu
+    from fpstate.cpu import load_all as load_cpus
+    from fpstate.cpu import this_host
+    from fpstate.cpu.model import Component, Cpu
+    from fpstate.errors import CannotTell, FpstateError, UnreadableInput, UsageError
+    from fpstate.layout import Hole, Layout, Slot, Term, compacted, difference, layouts, standard
+    from fpstate.linux.abi import Frame, UserAbi, permission_errno, user_abi
+    from fpstate.linux.boot import boot
+    from fpstate.linux.check import Check, check
+    from fpstate.linux.compare import Column, Comparison, compare
+    from fpstate.linux.config import BootConfig, GuestConfig, StateConfig
+    from fpstate.linux.kvm import KvmView, kvm_view
+    from fpstate.linux.lint import Finding, Report, lint
+    from fpstate.linux.policy import Policy
+    from fpstate.linux.policy import find as policy
+    from fpstate.linux.policy import load_file as load_policies
+    from fpstate.linux.policy import shipped as policies
+    from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CATALOGUE",
+    "BootConfig",
+    "CannotTell",
+    "Catalogue",
+    "Check",
+    "Column",
+    "Comparison",
+    "Component",
+    "Cpu",
+    "Finding",
+    "FpstateError",
+    "Frame",
+    "GuestConfig",
+    "Hole",
+    "KvmView",
+    "Layout",
+    "Policy",
+    "Report",
+    "Slot",
+    "StateConfig",
+    "Term",
+    "UnreadableInput",
+    "UsageError",
+    "UserAbi",
+    "Xfeature",
+    "boot",
+    "check",
+    "compacted",
+    "compare",
+    "cpu_by_name",
+    "difference",
+    "kvm_view",
+    "layouts",
+    "lint",
+    "load_cpu",
+    "load_cpus",
+    "load_policies",
+    "permission_errno",
+    "policies",
+    "policy",
+    "standard",
+    "this_host",
+    "user_abi",
+]
+
+_HOMES: Final[dict[str, tuple[str, ...]]] = {
+    "fpstate.cpu": ("this_host",),
+    "fpstate.cpu.model": ("Component", "Cpu"),
+    "fpstate.errors": ("CannotTell", "FpstateError", "UnreadableInput", "UsageError"),
+    "fpstate.layout": ("Hole", "Layout", "Slot", "Term", "compacted", "difference", "layouts", "standard"),
+    "fpstate.linux.abi": ("Frame", "UserAbi", "permission_errno", "user_abi"),
+    "fpstate.linux.boot": ("boot",),
+    "fpstate.linux.check": ("Check", "check"),
+    "fpstate.linux.compare": ("Column", "Comparison", "compare"),
+    "fpstate.linux.config": ("BootConfig", "GuestConfig", "StateConfig"),
+    "fpstate.linux.kvm": ("KvmView", "kvm_view"),
+    "fpstate.linux.lint": ("Finding", "Report", "lint"),
+    "fpstate.linux.policy": ("Policy",),
+    "fpstate.xfeatures": ("CATALOGUE", "Catalogue", "Xfeature"),
+}
+"""Where each public name lives."""
+
+_RENAMED: Final[dict[str, tuple[str, str]]] = {
+    "cpu_by_name": ("fpstate.cpu", "by_name"),
+    "load_cpu": ("fpstate.cpu", "load"),
+    "load_cpus": ("fpstate.cpu", "load_all"),
+    "load_policies": ("fpstate.linux.policy", "load_file"),
+    "policies": ("fpstate.linux.policy", "shipped"),
+    "policy": ("fpstate.linux.policy", "find"),
+}
+"""Public names that are called otherwise at home, where the module's name says the rest."""
+
+
+def __getattr__(name: str) -> Any:
+    import importlib  # noqa: PLC0415  only the first use of a name pays for it
+
+    if name in _RENAMED:
+        module, inner = _RENAMED[name]
+    else:
+        module, inner = next((module for module, names in _HOMES.items() if name in names), ""), name
+    if not module:
+        raise AttributeError(f"module 'fpstate' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), inner)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -113,30 +113,27 @@ def explain_compacted(cpu: Cpu) -> Explanation:
     """Explain CPUID.0DH.1:EBX by XCR0 and IA32_XSS values that *cpu* accepts, or by a known mistake."""
     if "XSAVEC" not in cpu.flags and "XSAVES" not in cpu.flags:
         return Explanation("unknown", None)
-    best = Explanation("unknown", None)
+    explanation = Explanation("unknown", None)
     for xcr0, xss, leaves in _states(cpu):
         if (0xD, 1) not in leaves:
             continue
         explanation = _explain_compacted(cpu, leaves, xcr0, xss)
         if explanation.rule != "sum":
             return explanation
-        best = explanation
-    if best.rule == "sum" and best.xss in {0, None} and _odd_sizes(cpu):
-        # Nothing recorded involves the odd component: a number that the CPU adds up itself is the likelier truth.
-        summed = compacted_size(cpu.components, best.xcr0 or 0) == compacted_size(_architectural(cpu), best.xcr0 or 0)
-        if summed:
-            return replace(best, rule="architectural sizes")
-    return best
+    return explanation
 
 
 def _explain_compacted(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Explanation:
     recorded = leaves[0xD, 1][1]
     pairs = list(_pairs(cpu, leaves, xcr0, xss))
-    ways: tuple[tuple[Rule, Mapping[int, Component], bool], ...] = (
+    ways: list[tuple[Rule, Mapping[int, Component], bool]] = [
         ("sum", cpu.components, True),
         ("no alignment", cpu.components, False),
-        ("architectural sizes", _architectural(cpu), True),
-    )
+    ]
+    if _odd_sizes(cpu):
+        # A sub-leaf gives a size that no other CPU has.  Where both explain the number, it is likelier that the
+        # sub-leaf was altered than that the whole CPU was.
+        ways.insert(0, ("architectural sizes", _architectural(cpu), True))
     for rule, components, align in ways:
         for user, supervisor in pairs:
             if compacted_size(components, user | supervisor, align=align) == recorded:

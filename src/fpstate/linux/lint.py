@@ -56,7 +56,7 @@ class Report:
     Attributes:
         findings: what is wrong, in the order of the leaves.
         unknown: parts of leaf 0DH that could not be judged, because the source does not show them.
-        notes: rules that were left out, because other leaves are not in the source.
+        notes: what is legal but worth knowing, and rules left out because other leaves are not in the source.
     """
 
     findings: tuple[Finding, ...]
@@ -101,8 +101,9 @@ def lint(cpu: Cpu, policy: Policy, cmdline: str = "") -> Report:
     subject = _Subject(cpu, config)
     findings = tuple(finding for rule in _RULES for finding in rule(subject))
     silent = sorted(name for name in cpu.flags_unknown if FLAGS[name].leaf != 0xD)
+    dropped = _dropped(cpu)
     notes = (f"not held against the CPU flags {' '.join(silent)}: leaf 1 or 7 is not in the source",) if silent else ()
-    return Report(findings, _unknown(cpu), notes)
+    return Report(findings, _unknown(cpu), (*dropped, *notes))
 
 
 def _unknown(cpu: Cpu) -> tuple[str, ...]:
@@ -323,21 +324,30 @@ def _not_enumerated(s: _Subject) -> Iterator[Finding]:
 
 def _flags_and_components(s: _Subject) -> Iterator[Finding]:
     cpu = s.cpu
+    for bit, flag in _gates(cpu):
+        if bit in _FLAG_NEEDS and flag in cpu.flags and not cpu.mask >> bit & 1:
+            message = f"the CPU has {flag}, but {s.name(bit)} is not enumerated"
+            effect = "leaves the flag set: user space that trusts it faults"
+            yield Finding("flag-without-component", "error", f"0DH.{bit}", message, effect, _SDM_CPUID)
+
+
+def _gates(cpu: Cpu) -> Iterator[tuple[int, str]]:
+    """Yield each component and the CPUID flag that its registers belong to, where the source tells both."""
     for row in cpu.catalogue:
         if row.flag is None or row.bit <= 1 or row.bit not in CATALOGUE:
             continue
         flag = "PKU" if row.flag == "OSPKE" else row.flag
-        if flag in cpu.flags_unknown or (row.supervisor and cpu.xss_mask is None):
-            continue
-        enumerated = bool(cpu.mask >> row.bit & 1)
-        if flag in cpu.flags and not enumerated and row.bit in _FLAG_NEEDS:
-            effect = "leaves the flag set: user space that trusts it faults" if not row.supervisor else s.outcome()
-            message = f"the CPU has {flag}, but {row.name} is not enumerated"
-            yield Finding("flag-without-component", "error", f"0DH.{row.bit}", message, effect, _SDM_CPUID)
-        if enumerated and flag not in cpu.flags:
-            message = f"{row.name} is enumerated, but the CPU has no {flag}"
-            effect = "drops the component without a word"
-            yield Finding("component-without-flag", "warning", f"0DH.{row.bit}", message, effect, _SDM_CPUID)
+        if flag not in cpu.flags_unknown and not (row.supervisor and cpu.xss_mask is None):
+            yield row.bit, flag
+
+
+def _dropped(cpu: Cpu) -> tuple[str, ...]:
+    """Say which components Linux leaves out for want of their flag: legal, and real CPUs do it (PKRU on Zen 2)."""
+    absent = [(bit, flag) for bit, flag in _gates(cpu) if cpu.mask >> bit & 1 and flag not in cpu.flags]
+    return tuple(
+        f"{cpu.catalogue.name(bit)} is enumerated, but the CPU has no {flag}: Linux drops the component"
+        for bit, flag in absent
+    )
 
 
 _FLAG_NEEDS: Final = frozenset({2, 3, 4, 5, 6, 7, 9, 17, 18, 19})

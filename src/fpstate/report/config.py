@@ -130,7 +130,7 @@ def text(config: BootConfig) -> str:
         ("user default", hexmask(user.default_features), str(user.default_size), ""),
     ]
     parts.append(table(("set", "features", "bytes", ""), rows, right=(1, 2)))
-    parts.append(table(("", ""), _facts(config)).split("\n", 2)[2])
+    parts.append(table((), _facts(config)))
     parts.append("boot log:\n" + "\n".join(f"  {line}" for line in config.boot_log))
     remarks = (*config.assumptions, *config.cpu.notes)
     if remarks:

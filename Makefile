@@ -1,0 +1,48 @@
+# One command each: `make demo` shows what fpstate does, `make test` runs its tests.  Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format bench lock manual clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/run.stamp ## Compare the designs of the guest-CET debate on this host and on a CPU with CET and AMX
+	-$(BIN)/fpstate compare --host
+	$(BIN)/fpstate compare --cpu sapphire-rapids
+
+test: $(VENV)/dev.stamp ## Lint, check types, run the tests with coverage
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto --cov --cov-report=term
+
+format: $(VENV)/dev.stamp ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+manual: $(VENV)/dev.stamp ## Write the man pages and shell completions again
+	$(BIN)/python scripts/manual.py
+
+bench: $(VENV)/dev.stamp ## Measure start-up and configurations a second
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/configs.py
+
+lock: $(VENV)/dev.stamp ## Lock the dependencies again, newest versions that pyproject.toml allows
+	$(BIN)/python scripts/lock.py
+
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist
