@@ -61,6 +61,7 @@ def load(path: str, catalogue: Catalogue = CATALOGUE) -> tuple[Catalogue, tuple[
     if not isinstance(rows, list) or not rows or set(table) != {"component"}:
         raise UsageError(f"{path} must hold [[component]] tables and nothing else")
     own = tuple(_row(path, number, row, catalogue) for number, row in enumerate(rows, 1))
+    Catalogue(own)  # refuses a bit given twice
     return catalogue.extended(own), own
 
 

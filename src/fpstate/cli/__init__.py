@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from fpstate import __version__
 from fpstate.errors import FpstateError
@@ -32,8 +32,28 @@ VERBS: Final[dict[str, str]] = {
 _DESCRIPTION: Final = "The toolkit for x86 extended state: what XSAVE moves, and how Linux and KVM decide about it."
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal.
+
+    argparse makes a formatter for every argument added, and its own imports shutil to ask for the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size().columns
+    except (OSError, ValueError):
+        return 80
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose refusal is one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print *message* and exit with status 2."""
@@ -44,7 +64,8 @@ def parser(verbs: Sequence[str] = tuple(VERBS)) -> Parser:
     """Return the parser of the command with the arguments of *verbs* filled in."""
     top = Parser(prog="fpstate", description=_DESCRIPTION)
     top.add_argument("--version", action="version", version=f"fpstate {__version__}")
-    subparsers = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    # Naming prog spares argparse a formatter, and so the import of shutil.
+    subparsers = top.add_subparsers(prog="fpstate", dest="verb", metavar="VERB", required=True)
     for name, help_line in VERBS.items():
         sub = subparsers.add_parser(name, help=help_line, description=f"{help_line[0].upper()}{help_line[1:]}.")
         if name in verbs:

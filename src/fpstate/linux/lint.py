@@ -83,6 +83,16 @@ class _Subject:
             return f"gives up XSAVE: {config.xsave_disabled}"
         return _SILENT
 
+    def size_outcome(self, bit: int) -> str:
+        """Say what Linux does about the size of component *bit*: its warning, and how the boot ends."""
+        row = self.cpu.catalogue.get(bit)
+        name = row.boot_string if row else None
+        lines = [line for line in (self.config.boot_log if self.config else ()) if line.startswith(f"[{name}]")]
+        outcome = self.outcome()
+        if not lines:
+            return outcome
+        return f"warns '{lines[0]}', then {'goes on' if outcome == _SILENT else outcome}"
+
     def name(self, bit: int) -> str:
         return self.cpu.catalogue.name(bit)
 
@@ -243,7 +253,7 @@ def _zero_subleaves(s: _Subject) -> Iterator[Finding]:
             continue
         unread = s.cpu.unread >> bit & 1
         hint = "; the tool that took this dump leaves sub-leaves out, and the total has room for it" if unread else ""
-        effect = "was not shown this; if the CPU says so, it gives up XSAVE" if unread else s.outcome()
+        effect = "was not shown this; if the CPU says so, it gives up XSAVE" if unread else s.size_outcome(bit)
         message = f"{s.name(component.bit)} is enumerated, but its size is 0{hint}"
         yield Finding("zero-size", "error", f"0DH.{bit}:EAX", message, effect, _SDM_CPUID)
 
@@ -257,7 +267,7 @@ def _sizes(s: _Subject) -> Iterator[Finding]:
         if component.size not in known:
             expected = " or ".join(str(size) for size in sorted(known))
             message = f"{row.name} is {component.size} bytes; on every CPU known it is {expected}"
-            yield Finding("size", "error", f"0DH.{bit}:EAX", message, s.outcome(), row.source)
+            yield Finding("size", "error", f"0DH.{bit}:EAX", message, s.size_outcome(bit), row.source)
 
 
 def _kinds(s: _Subject) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ The shipped ones are rows of ``data/policies.toml``; a user's own file has the s
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -224,11 +224,11 @@ def _build(key: str, rows: Mapping[str, Mapping[str, Any]], catalogue: Catalogue
         name=key,
         **sets,
         **{name: merged[name] for name in (*_FLAGS, *_CHOICES, *_TEXTS)},
-        objections=tuple(merged.get("objections", ())),
+        objections=tuple(map(str, merged.get("objections", ()))),
         xfeature_max=merged["xfeature_max"],
         boot_strings={_bit(c, catalogue, where): text for c, text in merged.get("boot_strings", {}).items()},
         gates={_bit(c, catalogue, where): flag or None for c, flag in merged.get("gates", {}).items()},
-        forced={_bit(c, catalogue, where): tuple(flags) for c, flags in merged.get("forced", {}).items()},
+        forced={_bit(c, catalogue, where): tuple(map(str, flags)) for c, flags in merged.get("forced", {}).items()},
     )
     _check(policy, where)
     return _with_roles(policy, catalogue)
@@ -248,6 +248,8 @@ def _merge(key: str, rows: Mapping[str, Mapping[str, Any]], where: str) -> dict[
         base = rows[at].get("base")
         if base is None:
             break
+        if not isinstance(base, str):
+            raise UsageError(f"{where}: policy {key}, base must be the name of a policy, not {base!r}")
         at = base
     merged: dict[str, Any] = {}
     for row in reversed(chain):
@@ -271,9 +273,9 @@ def _typed(merged: Mapping[str, Any], key: str, where: str) -> None:
         raise UsageError(f"{where}: policy {key}, xfeature_max must be 2 to 63, not {merged['xfeature_max']}")
 
 
-def _set(names: Iterable[str] | str, catalogue: Catalogue, where: str) -> int:
-    if isinstance(names, str):
-        names = [names]
+def _set(names: object, catalogue: Catalogue, where: str) -> int:
+    if not isinstance(names, list):
+        raise UsageError(f"{where} must be a list of components, not {names!r}")
     mask = 0
     for name in names:
         if not isinstance(name, str):

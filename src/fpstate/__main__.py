@@ -1,0 +1,7 @@
+"""``python -m fpstate``."""
+
+import sys
+
+from fpstate.cli import main
+
+sys.exit(main())
