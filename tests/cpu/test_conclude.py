@@ -131,3 +131,22 @@ def test_a_standard_format_log_without_offsets_is_placed_by_its_size() -> None:
     # Xen: xstate: size: 0x440 and states: 0x1f
     found = conclude(Dump(format="log", boot_log=BootLog(0x1F, 0x440, compacted=False)), name="xen", source="log")
     assert found.standard_size(0x1F) == 0x440
+
+
+@pytest.mark.parametrize(
+    ("features", "components", "offset"),
+    [
+        (0x60EE7, {5: (832, 64), 17: (2496, 64)}, 1088),  # AMX is Intel's: so is the layout
+        (0x1B, {3: (576, 64), 4: (640, 64)}, None),  # no opmask here
+        (0xAE7, {5: (832, 64)}, None),  # Zen 4 or Tiger Lake
+    ],
+)
+def test_a_compacted_log_gives_standard_offsets_only_where_one_layout_has_them(
+    features: int, components: dict[int, tuple[int, int]], offset: int | None
+) -> None:
+    log = BootLog(features, 0, compacted=True, components=components)
+    found = conclude(Dump(format="log", boot_log=log), name="log", source="dmesg")
+    opmask = found.components.get(5)
+    assert (opmask.offset if opmask else None) == offset
+    if features == 0x1B:
+        assert found.components[4].offset == 1024, "MPX lies at one place only"

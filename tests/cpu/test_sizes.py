@@ -64,7 +64,7 @@ def test_a_size_that_ignores_alignment_is_recognised_and_predicted() -> None:
 def test_a_size_that_ignores_a_sub_leaf_is_recognised_and_predicted() -> None:
     # sub-leaf 2 changed to 272 bytes, the sum left alone (neg_tgl_d2size)
     cpu = spr(11008, 10816, xcr0=0x602E7, xss=0x5800, size2=272)
-    assert explain_compacted(cpu).rule == "architectural sizes", "the plain sum is the same here, thanks to alignment"
+    assert explain_compacted(cpu).rule == "architectural", "the plain sum is the same here, thanks to alignment"
     assert compacted_rule(cpu)(7) == 832
 
 

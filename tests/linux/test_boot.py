@@ -367,3 +367,26 @@ def test_flags_that_a_source_lacks_are_taken_from_the_components_and_said_so() -
     config = boot(conclude(Dump(format="test", leaves=leaf_d_only), name="d", source="test"), find("linux-6.18"))
     assert config.kernel.max_features == 0x1AE7
     assert config.assumptions[0].startswith("CPU flags not in the source, taken as set: ")
+
+
+def test_pkru_flagged_as_supervisor_boots_and_drops_out_of_the_frame() -> None:
+    subleaves = {0: (0x207, 2696, 2696, 0), 1: (0xF, 840, 0, 0), 2: (256, 576, 0, 0), 9: (8, 2688, 1, 0)}
+    config = boot(made(subleaves, "XSAVE AVX PKU"), find("linux-6.18"))
+    assert (config.fate, config.kernel.max_features) == ("xsave", 0x207)
+    assert (config.user.max_size, config.user.default_size) == (2696, 832)
+
+
+def test_a_moved_offset_is_accepted_and_the_cpus_total_kept() -> None:
+    subleaves = {0: (0x207, 2696, 2696, 0), 1: (0xF, 840, 0, 0), 2: (256, 576, 0, 0), 9: (8, 3000, 0, 0)}
+    config = boot(made(subleaves, "XSAVE AVX PKU"), find("linux-6.18"))
+    assert (config.user.max_size, config.user.default_size) == (2696, 3008)
+
+
+def test_one_missing_alignment_flag_of_amx_is_hidden_by_the_other_and_two_are_not() -> None:
+    base = cpus.by_name("sapphire-rapids")
+    one = {**base.leaves, (0xD, 17): (64, 2752, 0, 0)}
+    both = {**one, (0xD, 18): (8192, 2816, 4, 0)}
+    hidden = boot(conclude(Dump(format="test", leaves=one), name="made", source="test"), find("linux-6.18"))
+    assert (hidden.fate, hidden.kernel.max_size) == ("xsave", 10752)
+    shown = boot(conclude(Dump(format="test", leaves=both), name="made", source="test"), find("linux-6.18"))
+    assert shown.xsave_disabled == "XSAVE consistency problem: size 10744 != kernel_size 10752"

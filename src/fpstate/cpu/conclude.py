@@ -176,15 +176,15 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
     known = {row.bit: row for row in catalogue}
     supervisor = sum(1 << bit for bit, row in known.items() if row.supervisor and log.features >> bit & 1)
     xcr0 = log.features & ~supervisor & _ALL_BUT_FORMAT
-    standard = log.compacted is False
+    printed_offsets_are_standard = log.compacted is False
+    offsets = _only_places(xcr0, known)
     shown: dict[int, Component] = {}
     for bit, (offset, size) in log.components.items():
         row = known.get(bit)
-        always = next((p.offset for p in row.placements if p.layout == "all"), None) if row else None
         shown[bit] = Component(
             bit,
             size,
-            offset if standard else always,
+            offset if printed_offsets_are_standard else offsets.get(bit),
             bool(row and row.supervisor),
             bool(row and row.aligned),
             bool(row and row.xfd),
@@ -214,3 +214,15 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
         ),
         catalogue=catalogue,
     )
+
+
+def _only_places(xcr0: int, known: Mapping[int, Xfeature]) -> dict[int, int]:
+    """Return the standard offsets that follow from which components are there: MPX and AMX are Intel's, say.
+
+    Only if one family of layouts alone has a place for all of them; else just for those that lie alike everywhere.
+    """
+    rows = [known[bit] for bit in bits(xcr0) if bit in known]
+    families = {place.layout for row in rows for place in row.placements} - {"all"}
+    complete = [f for f in families if all(any(p.layout in {f, "all"} for p in row.placements) for row in rows)]
+    allowed = {"all", *complete} if len(complete) == 1 else {"all"}
+    return {row.bit: place.offset for row in rows for place in row.placements if place.layout in allowed}

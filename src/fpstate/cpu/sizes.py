@@ -22,7 +22,7 @@ from fpstate.xfeatures import LBR, LEGACY, MPX, bits
 
 __all__ = ["EbxRule", "Explanation", "compacted_rule", "explain_compacted", "explain_standard", "standard_rule"]
 
-Rule = Literal["sum", "no alignment", "architectural sizes", "fixed", "unknown"]
+Rule = Literal["sum", "no alignment", "architectural", "fixed", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Explanation:
 
     Attributes:
         rule: ``sum`` if it is the sum that the SDM defines; else the mistake that explains it: ``no alignment``
-            (CPUID.0DH.i:ECX[1] ignored), ``architectural sizes`` (a sub-leaf's size is not the one summed),
+            (CPUID.0DH.i:ECX[1] ignored), ``architectural`` (what is summed is not what
+            the sub-leaves say, but what every other CPU has),
             ``fixed`` (no rule found: it is taken to stay what it is); ``unknown`` if it was not recorded.
         recorded: the number, or None.
         xcr0, xss: the register values that explain it; None if none do.
@@ -75,7 +76,7 @@ def standard_rule(cpu: Cpu) -> EbxRule:
 def compacted_rule(cpu: Cpu) -> EbxRule:
     """Return how *cpu* answers CPUID.0DH.1:EBX."""
     explanation = explain_compacted(cpu)
-    components = _architectural(cpu) if explanation.rule == "architectural sizes" else cpu.components
+    components = _architectural(cpu) if explanation.rule == "architectural" else cpu.components
     return EbxRule(explanation, components, standard=False)
 
 
@@ -130,10 +131,11 @@ def _explain_compacted(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | No
         ("sum", cpu.components, True),
         ("no alignment", cpu.components, False),
     ]
-    if _odd_sizes(cpu):
-        # A sub-leaf gives a size that no other CPU has.  Where both explain the number, it is likelier that the
-        # sub-leaf was altered than that the whole CPU was.
-        ways.insert(0, ("architectural sizes", _architectural(cpu), True))
+    usual = _architectural(cpu)
+    if usual != cpu.components:
+        # A sub-leaf says what no other CPU's says.  Where both explain the number, it is likelier that the sub-leaf
+        # was altered than that the whole CPU was.
+        ways.insert(0, ("architectural", usual, True))
     for rule, components, align in ways:
         for user, supervisor in pairs:
             if compacted_size(components, user | supervisor, align=align) == recorded:
@@ -195,22 +197,14 @@ def _subsets(mask: int) -> Iterator[int]:
         yield sum(1 << bit for i, bit in enumerate(numbers) if pick >> i & 1)
 
 
-def _odd_sizes(cpu: Cpu) -> list[int]:
-    """Return the bits whose sub-leaf gives another size than every known CPU and layout has."""
-    odd = []
+def _architectural(cpu: Cpu) -> dict[int, Component]:
+    """Return the components of *cpu* with the size and alignment that every other CPU gives them."""
+    components = dict(cpu.components)
     for bit, component in cpu.components.items():
         row = cpu.catalogue.get(bit)
         if row is None or component.origin != "cpuid" or bit == LBR:
             continue
-        if component.size not in {row.size, *(p.size for p in row.placements)}:
-            odd.append(bit)
-    return odd
-
-
-def _architectural(cpu: Cpu) -> dict[int, Component]:
-    components = dict(cpu.components)
-    for bit in _odd_sizes(cpu):
-        row = cpu.catalogue.get(bit)
-        if row is not None:
-            components[bit] = replace(components[bit], size=row.size)
+        known = {row.size, *(place.size for place in row.placements)}
+        size = component.size if component.size in known else row.size
+        components[bit] = replace(component, size=size, aligned=row.aligned)
     return components

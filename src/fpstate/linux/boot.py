@@ -239,7 +239,8 @@ class _Boot:
         components = self.cpu.components
         if compacted:
             return compacted_size(components, mask)
-        extended = [components[bit] for bit in bits(mask & self.policy.user & ~LEGACY) if bit in components]
+        extended = [components[bit] for bit in bits(mask & ~LEGACY) if bit in components]
+        extended = [component for component in extended if not component.supervisor]
         if not extended:
             return MIN_SIZE
         for component in extended:

@@ -213,10 +213,10 @@ def _compacted_current(s: _Subject) -> Iterator[Finding]:
     why = explain_compacted(s.cpu)
     reasons = {
         "no alignment": "it is the sum without the 64-byte alignment that ECX[1] of the sub-leaves asks for",
-        "architectural sizes": "it is the sum of the sizes every other CPU has, not of this one's sub-leaves",
+        "architectural": "it is the sum for sub-leaves as every other CPU has them, not for this one's",
         "fixed": "no XCR0 and IA32_XSS that this CPU accepts give it",
     }
-    if why.rule in reasons and not (why.rule == "architectural sizes" and _unproven(s.cpu, why)):
+    if why.rule in reasons and not (why.rule == "architectural" and _unproven(s.cpu, why)):
         message = f"compacted size is {why.recorded}: {reasons[why.rule]}"
         yield Finding("compacted-current", "error", "0DH.1:EBX", message, s.outcome(), _SDM_LAYOUT)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from fpstate.linux.compare import Column, Comparison
 from fpstate.report import SCHEMA, Document, hexmask
-from fpstate.report.tables import bold, columns_that_fit, table, warn
+from fpstate.report.tables import bold, columns_that_fit, table, warn, wrapped
 
 __all__ = ["document", "text"]
 
@@ -95,11 +95,11 @@ def text(comparison: Comparison) -> str:
     if common:
         same = "\n".join(f"  {label}: {cell}" for label, cell in common)
         parts.append(f"the same under every policy:\n{same}")
-    parts.append("verdict:\n" + "\n".join(f"  {line}" for line in comparison.verdict()))
+    parts.append("verdict:\n" + "\n".join(map(wrapped, comparison.verdict())))
     parts.append("objections:\n" + "\n".join(_objections(columns)))
     remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.notes))
     if remarks:
-        parts.append("taken for granted:\n" + "\n".join(f"  {line}" for line in remarks))
+        parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
     return "\n\n".join(parts)
 
 
@@ -123,7 +123,7 @@ def _marked(cells: list[str]) -> list[str]:
 def _objections(columns: tuple[Column, ...]) -> list[str]:
     lines = []
     for column in columns:
-        lines += [f"  {column.policy.name}: {text}" for text in column.policy.objections]
+        lines += [wrapped(f"{column.policy.name}: {words}") for words in column.policy.objections]
     return lines or ["  none recorded"]
 
 
@@ -145,13 +145,13 @@ _ROWS: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("context size (boot log)", lambda c: str(c.config.kernel.max_size)),
     ("task features", lambda c: hexmask(c.config.kernel.default_features)),
     ("task XCOMP_BV", lambda c: hexmask(c.config.task_xcomp_bv)),
-    ("task fpstate bytes", lambda c: str(c.task_size)),
-    ("  of them {name}", lambda c: _share(c.task_cost, c.task_hidden)),
-    ("  in task_struct's slab", lambda c: str(c.task_slab)),
+    ("task fpstate, bytes", lambda c: str(c.task_size)),
+    ("task: bytes of {name}", lambda c: _share(c.task_cost, c.task_hidden)),
+    ("task_struct's slab share", lambda c: str(c.task_slab)),
     ("guest features", lambda c: hexmask(c.config.guest.features)),
-    ("guest fpstate bytes", lambda c: str(c.guest_size)),
-    ("  of them {name}", lambda c: _share(c.guest_cost, c.guest_hidden)),
-    ("  buffer allocated", lambda c: f"{c.kvm.allocation}{' (too small)' if c.kvm.overrun else ''}"),
+    ("guest fpstate, bytes", lambda c: str(c.guest_size)),
+    ("guest: bytes of {name}", lambda c: _share(c.guest_cost, c.guest_hidden)),
+    ("guest buffer, bytes", lambda c: f"{c.kvm.allocation}{' (too small)' if c.kvm.overrun else ''}"),
     ("save RFBM, task", lambda c: hexmask(c.config.save_rfbm)),
     ("save RFBM, guest", lambda c: hexmask(c.config.guest_save_rfbm)),
     ("restore RFBM, task", lambda c: hexmask(c.config.restore_rfbm)),

@@ -6,7 +6,7 @@ from fpstate.linux.abi import Frame, UserAbi, user_abi
 from fpstate.linux.config import BootConfig, StateConfig
 from fpstate.linux.kvm import KvmView, kvm_view
 from fpstate.report import SCHEMA, Document, hexmask
-from fpstate.report.tables import bold, table, warn
+from fpstate.report.tables import bold, table, warn, wrapped
 
 __all__ = ["document", "text"]
 
@@ -134,7 +134,7 @@ def text(config: BootConfig) -> str:
     parts.append("boot log:\n" + "\n".join(f"  {line}" for line in config.boot_log))
     remarks = (*config.assumptions, *config.cpu.notes)
     if remarks:
-        parts.append("taken for granted:\n" + "\n".join(f"  {line}" for line in remarks))
+        parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 from termcolor import colored
 
-__all__ = ["bold", "columns_that_fit", "table", "warn"]
+__all__ = ["bold", "columns_that_fit", "table", "warn", "wrapped"]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -44,6 +44,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
     head = [line(headers), "  ".join("-" * width for width in widths)] if headers else []
     return "\n".join([*head, *(line(row) for row in rows)])
+
+
+def wrapped(line: str) -> str:
+    """Return *line* of prose as an indented paragraph of at most 100 columns."""
+    import textwrap  # noqa: PLC0415  tables do without
+
+    return textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def columns_that_fit(first: Sequence[str], columns: Sequence[Sequence[str]]) -> list[range]:
