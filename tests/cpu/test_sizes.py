@@ -90,3 +90,14 @@ def test_without_xsavec_the_number_means_nothing() -> None:
     leaves = {(0xD, 0): (7, 832, 832, 0), (0xD, 1): (5, 0x3C8, 0, 0), (0xD, 2): (256, 576, 0, 0)}
     cpu = conclude(Dump(format="test", leaves=leaves), name="tcg", source="test")
     assert explain_compacted(cpu).rule == "unknown"
+
+
+def test_a_size_that_a_linux_printed_is_not_explained_by_what_no_linux_enables() -> None:
+    # 10880 is the sum with PT: no Linux puts it into IA32_XSS, so a kernel that read 10880 read a wrong number
+    leaves = {(0xD, i): r for i, r in SPR.items()} | {(0xD, 8): (128, 0, 1, 0)}
+    leaves[0xD, 0] = (0x602E7, 11008, 11008, 0)
+    leaves[0xD, 1] = (0x1F, 10880, 0x100, 0)
+    anyone = Dump(format="test", leaves=leaves)
+    linux = Dump(format="test", leaves=leaves, os_linux=True)
+    assert explain_compacted(conclude(anyone, name="x", source="test")).rule == "sum"
+    assert explain_compacted(conclude(linux, name="x", source="test")).rule == "fixed"

@@ -132,3 +132,9 @@ def test_a_boot_log_can_be_judged_only_by_its_own_sum() -> None:
 def test_a_component_without_its_flag_is_a_note_for_zen_2_is_real() -> None:
     report = lint(cpus.by_name("zen2"), find("linux-6.18"))
     assert report.notes[0] == "PKRU is enumerated, but the CPU has no PKU: Linux drops the component"
+
+
+def test_what_the_kernel_itself_said_is_a_finding() -> None:
+    dump = Dump(format="test", leaves=SPR.leaves, complaints=("XSAVE consistency problem: size 8 != kernel_size 9",))
+    found = lint(conclude(dump, name="paste", source="test"), find("linux-6.18")).findings
+    assert [(f.rule, f.leaf, f.linux) for f in found] == [("kernel-complaint", "0DH.1:EBX", "gave up XSAVE")]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from fpstate.cpu.dump import Registers
-from fpstate.cpu.host import _walk, read_host, why_not_x86_64
+from fpstate.cpu.host import read_host, walk, why_not_x86_64
 from fpstate.errors import UnreadableInput
 from fpstate.xfeatures import MIN_SIZE, bits
 
@@ -110,11 +110,11 @@ def test_a_host_without_linux_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_hypervisor_that_claims_endless_leaves_is_read_to_a_limit() -> None:
-    leaves = _walk(lambda _leaf, _subleaf: (0xFFFFFFFF,) * 4)
+    leaves = walk(lambda _leaf, _subleaf: (0xFFFFFFFF,) * 4)
     assert len(leaves) < 1500
     assert max(subleaf for _, subleaf in leaves) == 63
 
 
 def test_a_cpu_without_extended_leaves_or_a_hypervisor_has_none_in_its_dump() -> None:
-    leaves = _walk(lambda leaf, _subleaf: (1, 0, 0, 0) if leaf < 2 else (0, 0, 0, 0))
+    leaves = walk(lambda leaf, _subleaf: (1, 0, 0, 0) if leaf < 2 else (0, 0, 0, 0))
     assert set(leaves) == {(0, 0), (1, 0)}

@@ -66,10 +66,10 @@ class Dump:
         xss: IA32_XSS when the dump was taken, if the input states it.
         os_linux: True if a booted Linux had set XCR0 and IA32_XSS before the dump was taken.
         zeros_unread: True if this format is known to print zeros for sub-leaves that nobody read.
-        subleaf_zero_only: True if the format holds sub-leaf 0 of each leaf and nothing else.
         boot_log: the boot lines, for inputs that are a log.
         modifiers: the forced bits, for inputs that are a CPU template; then *leaves* is empty.
         other_states: the same CPU's leaves under other (XCR0, IA32_XSS), where an input has several.
+        complaints: what the kernel itself said against this leaf 0DH, in its words.
         notes: remarks for the user: guesses made while reading, oddities of the input.
     """
 
@@ -81,8 +81,8 @@ class Dump:
     xss: int | None = None
     os_linux: bool = False
     zeros_unread: bool = False
-    subleaf_zero_only: bool = False
     boot_log: BootLog | None = None
     modifiers: tuple[Modifier, ...] = ()
     other_states: Mapping[tuple[int, int], Leaves] = field(default_factory=dict)
+    complaints: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from typing import Final
 from fpstate.cpu.dump import Dump, Leaves, Registers
 from fpstate.errors import UnreadableInput
 
-__all__ = ["OSXSAVE", "read_host", "why_not_x86_64"]
+__all__ = ["OSXSAVE", "read_host", "walk", "why_not_x86_64"]
 
 OSXSAVE: Final = 1 << 27
 """CPUID.1:ECX[27]: the kernel has set CR4.OSXSAVE, so that XGETBV and XCR0 exist."""
@@ -146,7 +146,7 @@ def _read_by_execution() -> tuple[Leaves, int | None]:
             eax, ebx, ecx, edx = registers
             return eax, ebx, ecx, edx
 
-        leaves = _walk(cpuid)
+        leaves = walk(cpuid)
         enabled = leaves.get((1, 0), (0, 0, 0, 0))[2] & OSXSAVE
         return leaves, int(xgetbv(0)) if enabled else None
 
@@ -189,7 +189,7 @@ def _read_by_driver(cpu: int, refused: BaseException) -> Leaves:
                 eax, ebx, ecx, edx = (int.from_bytes(answer[at : at + 4], "little") for at in range(0, 16, 4))
                 return eax, ebx, ecx, edx
 
-            return _walk(cpuid)
+            return walk(cpuid)
     except OSError as closed:
         raise UnreadableInput(
             f"CPUID of this host cannot be read: executing it needs executable memory ({refused}), and {path} "
@@ -207,7 +207,7 @@ def _read_xss(cpu: int) -> int | None:
         return None
 
 
-def _walk(cpuid: _Cpuid) -> Leaves:
+def walk(cpuid: _Cpuid) -> Leaves:
     """Return the basic, extended and hypervisor leaves, each with the sub-leaves that its rule gives it."""
     leaves: dict[tuple[int, int], Registers] = {}
     for base in (0, 0x8000_0000):

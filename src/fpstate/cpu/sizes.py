@@ -18,7 +18,7 @@ from fpstate.cpu.dump import Leaves
 from fpstate.cpu.model import Component, Cpu, compacted_size, standard_size
 from fpstate.cpu.xcr0 import fault
 from fpstate.errors import CannotTell
-from fpstate.xfeatures import LBR, LEGACY, MPX, bits
+from fpstate.xfeatures import CATALOGUE, LBR, LEGACY, MPX, bits, mask_of
 
 __all__ = ["EbxRule", "Explanation", "compacted_rule", "explain_compacted", "explain_standard", "standard_rule"]
 
@@ -36,12 +36,14 @@ class Explanation:
             ``fixed`` (no rule found: it is taken to stay what it is); ``unknown`` if it was not recorded.
         recorded: the number, or None.
         xcr0, xss: the register values that explain it; None if none do.
+        contradicts: True if the CPU's own sub-leaves add up to another number under those values.
     """
 
     rule: Rule
     recorded: int | None
     xcr0: int | None = None
     xss: int | None = None
+    contradicts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +109,17 @@ def _explain_standard(cpu: Cpu, recorded: int, stated: int | None) -> Explanatio
                 return Explanation("sum", recorded, xcr0=xcr0)
     except CannotTell:
         return Explanation("sum", recorded)
-    return Explanation("fixed", recorded, xcr0=stated)
+    return Explanation("fixed", recorded, xcr0=stated, contradicts=True)
 
 
 def explain_compacted(cpu: Cpu) -> Explanation:
     """Explain CPUID.0DH.1:EBX by XCR0 and IA32_XSS values that *cpu* accepts, or by a known mistake."""
     if "XSAVEC" not in cpu.flags and "XSAVES" not in cpu.flags:
         return Explanation("unknown", None)
-    explanation = Explanation("unknown", None)
-    for xcr0, xss, leaves in _states(cpu):
-        if (0xD, 1) not in leaves:
-            continue
-        explanation = _explain_compacted(cpu, leaves, xcr0, xss)
-        if explanation.rule != "sum":
-            return explanation
-    return explanation
+    found = [_explain_compacted(cpu, leaves, *state) for *state, leaves in _states(cpu) if (0xD, 1) in leaves]
+    odd = [explanation for explanation in found if explanation.rule != "sum"]
+    proven = [explanation for explanation in odd if explanation.contradicts]
+    return next(iter(proven or odd or found[-1:]), Explanation("unknown", None))
 
 
 def _explain_compacted(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Explanation:
@@ -139,8 +137,9 @@ def _explain_compacted(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | No
     for rule, components, align in ways:
         for user, supervisor in pairs:
             if compacted_size(components, user | supervisor, align=align) == recorded:
-                return Explanation(rule, recorded, xcr0=user, xss=supervisor)
-    return Explanation("fixed", recorded)
+                plain = compacted_size(cpu.components, user | supervisor)
+                return Explanation(rule, recorded, user, supervisor, contradicts=plain != recorded)
+    return Explanation("fixed", recorded, contradicts=True)
 
 
 def _pairs(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Iterator[tuple[int, int]]:
@@ -157,6 +156,8 @@ def _pairs(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Itera
     if xss is not None:
         yield from ((user, xss) for user in users)
         return
+    if cpu.dump.os_linux:
+        supported &= _LINUX_XSS
     for supervisor in _subsets(supported):
         for user in users:
             yield user, supervisor
@@ -183,6 +184,8 @@ def _xcr0_candidates(cpu: Cpu) -> Iterator[int]:
             yield xcr0
 
 
+_LINUX_XSS = mask_of(row.bit for row in CATALOGUE if row.role in {"supervisor", "guest-only", "independent"})
+"""The components that a Linux may have set in IA32_XSS."""
 _GROUPS = (MPX, 1 << 5 | 1 << 6 | 1 << 7, 1 << 17 | 1 << 18)
 """User components that XSETBV enables only together (SDM 13.3)."""
 _GROUPED = sum(_GROUPS)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from fpstate.cpu import xcr0
 from fpstate.cpu.flags import FLAGS
 from fpstate.cpu.model import Cpu, compacted_size, standard_size
-from fpstate.cpu.sizes import Explanation, explain_compacted, explain_standard
+from fpstate.cpu.sizes import explain_compacted, explain_standard
 from fpstate.errors import CannotTell
 from fpstate.linux.boot import boot
 from fpstate.linux.config import BootConfig
@@ -216,14 +216,9 @@ def _compacted_current(s: _Subject) -> Iterator[Finding]:
         "architectural": "it is the sum for sub-leaves as every other CPU has them, not for this one's",
         "fixed": "no XCR0 and IA32_XSS that this CPU accepts give it",
     }
-    if why.rule in reasons and not (why.rule == "architectural" and _unproven(s.cpu, why)):
+    if why.contradicts:
         message = f"compacted size is {why.recorded}: {reasons[why.rule]}"
         yield Finding("compacted-current", "error", "0DH.1:EBX", message, s.outcome(), _SDM_LAYOUT)
-
-
-def _unproven(cpu: Cpu, why: Explanation) -> bool:
-    """Tell whether the recorded size does not involve the odd component, so that the sub-leaf's own rule suffices."""
-    return compacted_size(cpu.components, (why.xcr0 or 0) | (why.xss or 0)) == why.recorded
 
 
 def _compacted_without_xsavec(s: _Subject) -> Iterator[Finding]:
@@ -430,6 +425,14 @@ def _boot_log(s: _Subject) -> Iterator[Finding]:
         yield Finding("log-total", "error", "boot log", message, effect, "Linux paranoid_xstate_size_valid()")
 
 
+def _complaints(s: _Subject) -> Iterator[Finding]:
+    for complaint in s.cpu.dump.complaints:
+        leaf = "1DH" if "XTILE" in complaint else "0DH.1:EBX"
+        effect = "gave up XSAVE" if complaint.startswith("XSAVE consistency problem") else "warned, and went on"
+        message = f"the kernel that printed this said: {complaint}"
+        yield Finding("kernel-complaint", "error", leaf, message, effect, "the log itself")
+
+
 _RULES: Final[tuple[Callable[[_Subject], Iterator[Finding]], ...]] = (
     _max_leaf,
     _xsave_without_leaf,
@@ -455,4 +458,5 @@ _RULES: Final[tuple[Callable[[_Subject], Iterator[Finding]], ...]] = (
     _tiles,
     _lbr,
     _boot_log,
+    _complaints,
 )

@@ -1,0 +1,125 @@
+"""docs/reference/json.md is the contract of --json: each field that a verb prints, with its type, and no other.
+
+In its tables ``[]`` is any item of a list and ``*`` any key.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from typing import Any, Final
+
+import pytest
+
+import fpstate
+from fpstate import cli
+from fpstate.linux.check import Check, judge
+from fpstate.linux.observe import Observation
+from fpstate.report import check as check_report
+
+PAGE: Final = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "json.md"
+
+PASTE: Final = """\
+x86/fpu: xstate_offset[2]:  576, xstate_sizes[2]:  256
+x86/fpu: xstate_offset[9]:  832, xstate_sizes[9]:    8
+x86/fpu: Enabled xstate features 0x207, context size is 840 bytes, using 'compacted' format.
+"""
+LEAKY: Final = '{"leafD": {"0": [7, 832, 2696, 0], "1": [0, 2568, 0, 0], "2": [256, 576, 0, 0]}}'
+
+SAMPLES: Final[dict[str, list[str]]] = {
+    "fpstate compare": ["compare --cpu zen4", "compare --cpu zen4 --cmdline noxsave", "compare leaky.json"],
+    "fpstate config": [
+        "config --cpu sapphire-rapids",
+        "config --cpu core2",
+        "config template.json --base sapphire-rapids",
+    ],
+    "fpstate layout, one layout": ["layout --cpu sapphire-rapids", "layout paste.txt"],
+    "fpstate layout, two layouts": ["layout --cpu zen4 --cpu sapphire-rapids"],
+    "fpstate lint": ["lint leaky.json", "lint paste.txt"],
+    "fpstate cpus": ["cpus"],
+    "fpstate policies": ["policies"],
+    "fpstate xfeatures": ["xfeatures"],
+}
+"""Commands, by section of json.md, whose documents hold every field between them."""
+TEMPLATE: Final = """\
+{"cpuid_modifiers": [{"leaf": "0xd", "subleaf": "0x1", "flags": 1,
+ "modifiers": [{"register": "ebx", "bitmap": "0b00000000000000000000000000000001"}]}]}
+"""
+"""A compacted size that no CPU gives: the kernel gives up XSAVE."""
+
+CONFORMS: Final[dict[str, Any]] = {
+    "mask": lambda value: isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]+", value),
+    "text": lambda value: isinstance(value, str),
+    "number": lambda value: type(value) is int,
+    "bool": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+    "object": lambda value: isinstance(value, dict),
+    "document": lambda value: isinstance(value, dict) and "schema" in value,
+    "list of texts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+    "list of objects": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "list of documents": lambda value: isinstance(value, list) and all("schema" in item for item in value),
+}
+
+
+def documented(section: str) -> dict[tuple[str, ...], str]:
+    """Return the types that a section of json.md gives to paths; ``*`` is any key, ``[]`` any item."""
+    text = PAGE.read_text(encoding="utf-8")
+    part = text.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", part, re.MULTILINE)
+    return {tuple(path.replace("[]", ".[]").split(".")): kind.strip() for path, kind in rows}
+
+
+def matching(path: tuple[str, ...], fields: dict[tuple[str, ...], str]) -> tuple[str, ...] | None:
+    return next(
+        (f for f in fields if len(f) == len(path) and all(a in {"*", b} for a, b in zip(f, path, strict=True))), None
+    )
+
+
+def hold(value: Any, path: tuple[str, ...], fields: dict[tuple[str, ...], str]) -> set[tuple[str, ...]]:
+    """Check a document's value against *fields* and return those that it used."""
+    field = matching(path, fields)
+    used = {field} if field else set()
+    if field:
+        kinds = fields[field].split(" or ")
+        assert any(CONFORMS[kind](value) for kind in kinds), f"{'.'.join(path)} is {value!r}, not {fields[field]}"
+        if "document" in fields[field]:
+            return used
+    if isinstance(value, dict):
+        assert field or value or not path, f"{'.'.join(path)} is empty and not documented"
+        for key, inner in value.items():
+            used |= hold(inner, (*path, key), fields)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for inner in value:
+            used |= hold(inner, (*path, "[]"), fields)
+    else:
+        assert field, f"{'.'.join(path)} is not documented"
+    return used
+
+
+@pytest.mark.parametrize("section", SAMPLES)
+def test_json_page_names_every_field_and_its_type(
+    section: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("paste.txt", PASTE), ("leaky.json", LEAKY), ("template.json", TEMPLATE)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    fields = documented(section)
+    used: set[tuple[str, ...]] = set()
+    for command in SAMPLES[section]:
+        cli.main([*command.split(), "--json"])
+        used |= hold(json.loads(capsys.readouterr().out), (), fields)
+    assert used == set(fields), "json.md names fields that no document has"
+
+
+def test_json_page_names_every_field_of_a_check() -> None:
+    config = fpstate.boot(fpstate.cpu_by_name("zen4"), fpstate.policy("linux-6.18"))
+    seen = [
+        Observation("boot_log", ("a line",), "/dev/kmsg", None),
+        Observation("xcr0", 0x2E7, "XGETBV(0)", None),
+        Observation("kvm_cpuid_d0", "eax=2e7", "KVM_GET_SUPPORTED_CPUID", None),
+        Observation("minsigstksz", None, "AT_MINSIGSTKSZ", "the auxiliary vector lacks it"),
+    ]
+    check = Check(config=config, release="6.18.1", remark=None, rows=judge(config, seen))
+    fields = documented("fpstate config --check")
+    assert hold(check_report.document(check), (), fields) == set(fields)
