@@ -323,8 +323,8 @@ class _Boot:
         if self.policy.disable_oopses and self.debug_fpu:
             self.fate = "panic"
             self.panic = (
-                "NULL pointer dereference in fpstate_reset(): the disable path asks for the init task's FPU, which "
-                "CONFIG_X86_DEBUG_FPU refuses; without that option the kernel goes on with FXSAVE"
+                "NULL pointer dereference in fpstate_reset() with CONFIG_X86_DEBUG_FPU; "
+                "without it the kernel goes on with FXSAVE"
             )
 
     # -- the records ---------------------------------------------------------------------------------------------
