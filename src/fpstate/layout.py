@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fpstate.cpu import xcr0
-from fpstate.cpu.model import Component, Cpu, compacted_size
+from fpstate.cpu.model import Component, Cpu, compacted_places, compacted_size
 from fpstate.errors import CannotTell, UsageError
 from fpstate.xfeatures import CATALOGUE, COMPACTED, HEADER_SIZE, LEGACY, LEGACY_SIZE, MIN_SIZE, Catalogue, bits
 
@@ -112,7 +112,8 @@ def standard(cpu: Cpu, mask: int) -> Layout:
         CannotTell: the source of *cpu* does not tell where a component of *mask* lies.
     """
     slots = _legacy_slots(mask, cpu.catalogue)
-    for component in _extended(cpu, mask):
+    extended = (cpu.components[bit] for bit in bits(mask & ~LEGACY) if bit in cpu.components)
+    for component in extended:
         if component.supervisor:
             continue
         if component.offset is None:
@@ -123,8 +124,8 @@ def standard(cpu: Cpu, mask: int) -> Layout:
             )
         slots.append(_slot(component, component.offset, 0, cpu.catalogue))
     slots.sort(key=lambda s: (s.offset, s.bit))
-    size = max(MIN_SIZE, *(s.end for s in slots)) if slots else MIN_SIZE
     placed = sum(1 << s.bit for s in slots)
+    size = cpu.standard_size(placed)
     return Layout("standard", placed, size, tuple(slots), _standard_holes(slots, cpu.components, placed, cpu.catalogue))
 
 
@@ -133,8 +134,7 @@ def compacted(cpu: Cpu, mask: int) -> Layout:
     slots = _legacy_slots(mask, cpu.catalogue)
     holes: list[Hole] = []
     end = MIN_SIZE
-    for component in _extended(cpu, mask):
-        offset = (end + 63) & ~63 if component.aligned else end
+    for component, offset in compacted_places(cpu.components, mask):
         if offset > end:
             name = cpu.catalogue.name(component.bit)
             holes.append(Hole(end, offset - end, f"alignment of {name} to 64 bytes"))
@@ -193,10 +193,6 @@ def difference(first: Layout, second: Layout) -> tuple[Term, ...]:
         for term in layout.terms():
             ours[term.what] = ours.get(term.what, 0) + sign * term.size
     return tuple(Term(size, what) for what, size in ours.items() if size)
-
-
-def _extended(cpu: Cpu, mask: int) -> list[Component]:
-    return [cpu.components[bit] for bit in bits(mask & ~LEGACY) if bit in cpu.components]
 
 
 def _slot(component: Component, offset: int, padding: int, catalogue: Catalogue) -> Slot:

@@ -6,7 +6,7 @@ names them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -15,7 +15,7 @@ from fpstate.cpu.dump import BootLog, Dump, Leaves, Registers
 from fpstate.errors import CannotTell
 from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, Catalogue, Xfeature, bits
 
-__all__ = ["Component", "Cpu", "Origin", "compacted_size", "standard_size"]
+__all__ = ["Component", "Cpu", "Origin", "compacted_places", "compacted_size", "standard_size"]
 
 Origin = Literal["cpuid", "boot log", "deduced", "catalogue", "user"]
 """Where a component's numbers come from, strongest first.
@@ -64,20 +64,29 @@ def standard_size(components: Mapping[int, Component], mask: int) -> int:
     return size
 
 
-def compacted_size(components: Mapping[int, Component], mask: int, *, align: bool = True) -> int:
-    """Return the bytes of a compacted image whose XCOMP_BV has *mask*: each component after the one before it.
+def compacted_places(
+    components: Mapping[int, Component], mask: int, *, align: bool = True
+) -> Iterator[tuple[Component, int]]:
+    """Yield each extended component of a compacted image whose XCOMP_BV has *mask*, with its offset (SDM 13.4.3).
 
-    Components in *mask* that the CPU does not enumerate take no place.  With *align* False the 64-byte alignment
-    that CPUID.0DH.i:ECX[1] asks for is left out: what some hypervisors report (SDM 13.4.3).
+    In ascending number, each after the one before it, on the next 64 bytes if its sub-leaf asks for that.  Components
+    in *mask* that the CPU does not enumerate take no place.  With *align* False nothing is aligned: what some
+    hypervisors add up.
     """
-    size = MIN_SIZE
+    end = MIN_SIZE
     for bit in bits(mask & ~LEGACY):
         component = components.get(bit)
-        if component is None:
-            continue
-        if align and component.aligned:
-            size = (size + 63) & ~63
-        size += component.size
+        if component is not None:
+            offset = (end + 63) & ~63 if align and component.aligned else end
+            end = offset + component.size
+            yield component, offset
+
+
+def compacted_size(components: Mapping[int, Component], mask: int, *, align: bool = True) -> int:
+    """Return the bytes of that image: where its last component ends; nothing is rounded up."""
+    size = MIN_SIZE
+    for component, offset in compacted_places(components, mask, align=align):
+        size = offset + component.size
     return size
 
 

@@ -7,7 +7,7 @@ difference is a field of `Policy`.  Nothing here knows a CPU or a release by nam
 from __future__ import annotations
 
 from fpstate.cpu import flags as cpu_flags
-from fpstate.cpu.model import Component, Cpu, compacted_size
+from fpstate.cpu.model import Component, Cpu, compacted_places, compacted_size
 from fpstate.cpu.sizes import compacted_rule, standard_rule
 from fpstate.cpu.xcr0 import fault
 from fpstate.errors import CannotTell
@@ -294,13 +294,10 @@ class _Boot:
             row = self.cpu.catalogue.get(bit)
             name = self._boot_string(row) if row else "unknown xstate feature"
             self.log.append(f"x86/fpu: Supporting XSAVE feature 0x{1 << bit:03x}: '{name}'")
-        end = MIN_SIZE
+        compacted = {c.bit: offset for c, offset in compacted_places(self.cpu.components, self.kernel_max)}
         for bit in bits(self.kernel_max & ~LEGACY):
             component = self.cpu.components[bit]
-            offset = component.offset or 0
-            if self.compacted:
-                offset = (end + 63) & ~63 if component.aligned else end
-                end = offset + component.size
+            offset = compacted[bit] if self.compacted else _offset(component)
             self.log.append(f"x86/fpu: xstate_offset[{bit}]: {offset:4d}, xstate_sizes[{bit}]: {component.size:4d}")
         form = "compacted" if self.compacted else "standard"
         self.log.append(
@@ -333,7 +330,7 @@ class _Boot:
         """Return the records as they stand."""
         xsave = self.fate == "xsave"
         save, restore = self._instructions(xsave=xsave)
-        legacy = LEGACY if "FXSR" in self.flags else self.flags.__contains__("FPU")
+        legacy = LEGACY if "FXSR" in self.flags else int("FPU" in self.flags)
         return BootConfig(
             cpu=self.cpu,
             policy=self.policy,
@@ -350,7 +347,7 @@ class _Boot:
                 default_features=self.user_default,
                 max_size=self.user_max_size,
                 default_size=self.user_default_size,
-                legacy_features=int(legacy),
+                legacy_features=legacy,
             ),
             guest=GuestConfig(features=self.guest_features, size=self.guest_size, allocated=self.guest_allocated),
             xcr0=self.xcr0,

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from fpstate.cpu.model import Cpu
 from fpstate.errors import UsageError
+from fpstate.layout import hidden_by_alignment
 from fpstate.linux.abi import UserAbi, user_abi
 from fpstate.linux.boot import boot
 from fpstate.linux.config import BootConfig
@@ -147,8 +148,8 @@ def _column(config: BootConfig, bit: int) -> Column:
         guest_size=config.guest.size,
         task_cost=task_cost,
         guest_cost=guest_cost,
-        task_hidden=size - task_cost if task >> bit & 1 else 0,
-        guest_hidden=size - guest_cost if guest >> bit & 1 else 0,
+        task_hidden=_hidden(config, task, bit),
+        guest_hidden=_hidden(config, guest, bit),
         task_slab=task_slab,
         slab_cost=task_slab - _lines(config.kernel.default_size - task_cost),
         after_load=_after(config, bit, home),
@@ -172,13 +173,16 @@ def _home(config: BootConfig, bit: int) -> Home:
     return "nowhere"
 
 
+def _hidden(config: BootConfig, mask: int, bit: int) -> int:
+    """Return how many of the component's bytes an fpstate of *mask* does not grow by."""
+    held = mask >> bit & 1 and config.compacted
+    return hidden_by_alignment(config.cpu, mask, bit) if held else 0
+
+
 def _cost(config: BootConfig, mask: int, bit: int) -> int:
-    """Return what component *bit* adds to an fpstate image of *mask*."""
-    if not mask >> bit & 1 or config.fate != "xsave":
-        return 0
-    if not config.compacted:
-        return 0
-    return config.cpu.compacted_size(mask) - config.cpu.compacted_size(mask & ~(1 << bit))
+    """Return what component *bit* adds to an fpstate of *mask*."""
+    held = mask >> bit & 1 and config.compacted
+    return config.cpu.components[bit].size - _hidden(config, mask, bit) if held else 0
 
 
 def _lines(size: int) -> int:

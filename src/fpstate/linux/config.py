@@ -91,11 +91,6 @@ class BootConfig:
     assumptions: tuple[str, ...] = ()
 
     @property
-    def format_bit(self) -> int:
-        """XCOMP_BV[63] as every fpstate of this kernel has it."""
-        return COMPACTED if self.compacted else 0
-
-    @property
     def task_xcomp_bv(self) -> int:
         """XCOMP_BV of a new task's fpstate, and of ``init_fpstate``; 0 in standard format."""
         return self.kernel.default_features | COMPACTED if self.compacted else 0

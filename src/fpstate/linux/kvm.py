@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from fpstate.linux.config import BootConfig
-from fpstate.xfeatures import LEGACY, MIN_SIZE, bits
 
 __all__ = ["KvmView", "kvm_view"]
 
@@ -57,8 +56,8 @@ def kvm_view(config: BootConfig) -> KvmView:
         supported_xcr0=xcr0,
         permitted_xcr0=permitted,
         supported_xss=config.xss & policy.kvm_xss,
-        cap_xsave2=max(XSAVE_IOCTL_SIZE, _required_size(config, permitted)),
-        cap_xsave2_permitted=max(XSAVE_IOCTL_SIZE, _required_size(config, xcr0)),
+        cap_xsave2=max(XSAVE_IOCTL_SIZE, config.cpu.standard_size(permitted)),
+        cap_xsave2_permitted=max(XSAVE_IOCTL_SIZE, config.cpu.standard_size(xcr0)),
         allocation=allocation,
         allocation_pages=-(-allocation // PAGE),
         overrun=max(0, config.guest.size - config.guest.allocated),
@@ -68,13 +67,3 @@ def kvm_view(config: BootConfig) -> KvmView:
 def _unpermitted(dynamic: int) -> int:
     """Return what goes when no dynamic feature is permitted: XTILECFG goes with XTILEDATA (KVM's own rule)."""
     return dynamic | (dynamic >> 1 & 1 << 17)
-
-
-def _required_size(config: BootConfig, mask: int) -> int:
-    """Return KVM's size of a standard-format image (xstate_required_size(*mask*, false))."""
-    size = MIN_SIZE
-    for bit in bits(mask & ~LEGACY):
-        component = config.cpu.components.get(bit)
-        if component is not None and component.offset is not None:
-            size = max(size, component.offset + component.size)
-    return size
