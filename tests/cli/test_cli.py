@@ -300,3 +300,58 @@ def test_a_verb_loads_only_what_it_needs(words: tuple[str, ...], forbidden: set[
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert not loaded & forbidden
+
+
+# -- this host -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.host
+def test_this_host_is_the_default_cpu(run: Runner) -> None:
+    result = run("layout", "--json")
+    if result.status == 2:
+        pytest.skip(result.err)
+    assert result.document["cpu"] == "this host"
+
+
+@pytest.mark.host
+def test_check_prints_a_row_a_fact_and_says_how_many_agree(run: Runner) -> None:
+    text = run("config", "--host", "--check")
+    if text.status == 2:
+        pytest.skip(text.err)
+    assert "facts agree" in text.out.splitlines()[-1]
+    document = run("config", "--host", "--check", "--json").document
+    assert {row["fact"] for row in document["rows"]} >= {"xcr0", "minsigstksz", "ptrace_xstate_size"}
+    assert all(row["agrees"] is not None or row["why_not"] for row in document["rows"])
+
+
+@pytest.mark.host
+def test_a_wrong_policy_differs_with_exit_1_and_the_lines(run: Runner) -> None:
+    right = run("config", "--host", "--check")
+    if right.status or "CET_S" not in run("layout", "--host").out:
+        pytest.skip("this host's CPU or kernel does not tell the policies apart")
+    wrong = run("config", "--host", "--check", "--policy", "linux-6.7", "--cmdline", "noxsaves")
+    assert wrong.status == 1
+    assert "DIFFERS" in wrong.out
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_distinct_cpu_of_a_file_is_judged(run: Runner, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "two.json"
+    sound = {"leafD": {"0": ["7", "340", "340", "0"], "1": ["f", "340", "0", "0"], "2": ["100", "240", "0", "0"]}}
+    broken = {"leafD": {**sound["leafD"], "0": ["7", "340", "341", "0"]}}
+    file.write_text(json.dumps([sound, broken, sound]))
+    document = run("lint", str(file), "--json").document
+    assert [finding["rule"] for finding in document["findings"]] == ["standard-total"]
+    assert len(document["cpus"]) == 2
+    assert run("lint", str(file), "--index", "2").status == 0
+    assert run("layout", str(file), "--index", "3").status == 2
+
+
+def test_a_boot_log_without_offsets_shows_the_compacted_layout_alone(run: Runner) -> None:
+    log = b"x86/fpu: Enabled xstate features 0x207, context size is 840 bytes, using 'compacted' format.\n"
+    result = run("layout", "-", stdin=log)
+    assert "standard format: where PKRU (component 9) lies in standard format is not known" in result.out
+    assert run("layout", "-", "--json", stdin=log).document["standard"]["size"] is None
+    assert run("config", "-", stdin=log).status == 3

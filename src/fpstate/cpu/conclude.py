@@ -7,6 +7,7 @@ which the input does show, or it stays unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise, product
 
 from fpstate.cpu import flags as cpu_flags
@@ -192,6 +193,7 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
         )
     rest = log.features & ~LEGACY & ~sum(1 << bit for bit in shown)
     deduced, notes = _deduce(rest, shown, xcr0, log.context_size if log.compacted is not True else 0, catalogue)
+    deduced = {bit: replace(c, offset=offsets.get(bit)) if c.offset is None else c for bit, c in deduced.items()}
     components = dict(sorted({**shown, **deduced}.items()))
     gates = {known[bit].flag for bit in bits(log.features) if bit in known}
     format_flags = {"XSAVEC"} if log.compacted else set()
