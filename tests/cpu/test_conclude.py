@@ -59,7 +59,7 @@ def test_a_missing_pkru_is_placed_by_the_total(total: int, size: int, offset: in
     found = cpu({0: (0x207, 0x340, total, 0), 2: (0x100, 0x240, 0, 0)})
     component = found.components[9]
     assert (component.size, component.offset) == (size, offset)
-    assert found.notes[0].endswith(f"as on {who}")
+    assert found.notes[-1].endswith(f"as on {who}")
 
 
 def test_a_dump_of_sub_leaf_0_alone_is_placed_by_one_family_of_layouts() -> None:
@@ -76,7 +76,9 @@ def test_a_total_that_no_known_place_fits_leaves_the_offset_unknown() -> None:
 
 
 def test_without_sub_leaf_1_the_supervisor_components_are_not_known() -> None:
-    assert cpu({0: (7, 0x340, 0x340, 0), 2: (0x100, 0x240, 0, 0)}).xss_mask is None
+    found = cpu({0: (7, 0x340, 0x340, 0), 2: (0x100, 0x240, 0, 0)})
+    assert found.xss_mask is None
+    assert found.notes == ("supervisor components are not known: sub-leaf 1 is not in the input",)
 
 
 def test_a_missing_supervisor_component_has_the_catalogues_size() -> None:

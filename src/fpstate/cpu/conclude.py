@@ -52,6 +52,8 @@ def conclude(
     xcr0, xss, all_size = _masks(dump)
     shown, missing, unread = _read_subleaves(dump, (xcr0 | (xss or 0)) & ~LEGACY, xss or 0)
     deduced, notes = _deduce(missing | unread, shown, xcr0, all_size, catalogue)
+    if xss is None:
+        notes.insert(0, "supervisor components are not known: sub-leaf 1 is not in the input")
     return Cpu(
         name=name,
         source=source,

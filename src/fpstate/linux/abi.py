@@ -19,6 +19,10 @@ FRAME_STRUCT: Final = 736
 """Bytes of the larger of the signal frame structs with IA32 emulation: sizeof(struct rt_sigframe_ia32)."""
 FSAVE_HEADER: Final = 112
 """Bytes of ``struct fregs_state``, which an ia32 frame puts before the FXSAVE image."""
+FP_XSTATE_MAGIC1: Final = 0x46505853
+"""First software word of a frame's image that has extended state (``<asm/sigcontext.h>``)."""
+FP_XSTATE_MAGIC2: Final = 0x46505845
+"""The word behind such an image."""
 MAGIC2_SIZE: Final = 4
 """Bytes of FP_XSTATE_MAGIC2 behind the image."""
 MINSIGSTKSZ: Final = 2048

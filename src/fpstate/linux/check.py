@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fpstate.cpu.model import Cpu
-from fpstate.linux.abi import UserAbi, user_abi
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, UserAbi, user_abi
 from fpstate.linux.boot import boot
 from fpstate.linux.config import BootConfig
 from fpstate.linux.kvm import KvmView, kvm_view
@@ -19,8 +19,6 @@ __all__ = ["Check", "Row", "check", "judge"]
 
 Seen = int | str | tuple[str, ...]
 
-FP_XSTATE_MAGIC1: Final = 0x46505853
-FP_XSTATE_MAGIC2: Final = 0x46505845
 CACHE_LINE: Final = 64
 
 

@@ -7,6 +7,7 @@ from fpstate.errors import CannotTell
 from fpstate.layout import Layout, Term, difference
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import bold, table
+from fpstate.xfeatures import LEGACY_SIZE
 
 __all__ = ["difference_document", "difference_text", "document", "text"]
 
@@ -24,8 +25,13 @@ def document(cpu: Cpu, mask: int, pair: Pair) -> Document:
         "names": cpu.catalogue.names(mask),
         "standard": _unknown(standard) if isinstance(standard, CannotTell) else _one(standard),
         "compacted": _one(compacted),
-        "notes": list(cpu.notes),
+        "notes": [*_no_image(cpu), *cpu.notes],
     }
+
+
+def _no_image(cpu: Cpu) -> list[str]:
+    """Say so if the CPU has no XSAVE, and so no image but FXSAVE's."""
+    return [] if cpu.has_xsave else [f"{cpu.name} has no XSAVE: its only image is FXSAVE's, {LEGACY_SIZE} bytes"]
 
 
 def _unknown(error: CannotTell) -> Document:
@@ -54,7 +60,7 @@ def _one(layout: Layout) -> Document:
 
 def text(cpu: Cpu, mask: int, pair: Pair, *, explain: bool) -> str:
     """Return both layouts as tables, with the sum of each if *explain*."""
-    parts = [f"{bold(cpu.name)}: {mask:#x} {cpu.catalogue.names(mask)}"]
+    parts = ["\n".join([f"{bold(cpu.name)}: {mask:#x} {cpu.catalogue.names(mask)}", *_no_image(cpu)])]
     for layout in pair:
         if isinstance(layout, CannotTell):
             parts.append(f"standard format: {layout}")

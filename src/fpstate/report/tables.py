@@ -42,7 +42,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
         padded = [_pad(cell, widths[i], right=i in right) for i, cell in enumerate(cells)]
         return "  ".join(padded).rstrip()
 
-    head = [line(headers), "  ".join("-" * width for width in widths)] if headers else []
+    head = [line(headers), line(["-" * width for width in widths])] if headers else []
     return "\n".join([*head, *(line(row) for row in rows)])
 
 

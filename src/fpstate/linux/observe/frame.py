@@ -11,6 +11,7 @@ import struct
 from typing import Final
 
 from fpstate.errors import CannotTell
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE
 from fpstate.linux.observe.child import Answer, asked_of_helper
 from fpstate.linux.observe.libc import demand, libc
 from fpstate.xfeatures import LEGACY_SIZE
@@ -21,8 +22,6 @@ _UC_FPSTATE: Final = 40 + 8 * 23
 """Offset of ``uc_mcontext.fpstate`` in ``struct ucontext``: 23 registers and other words stand before it."""
 _SW_RESERVED: Final = 464
 """Offset of ``struct _fpx_sw_bytes`` in the FXSAVE image."""
-_FP_XSTATE_MAGIC1: Final = 0x46505853
-_MAGIC2_SIZE: Final = 4
 _SA_SIGINFO: Final = 4  # <asm/signal.h>
 
 
@@ -55,7 +54,7 @@ def measure(_seconds: float) -> Answer:
             if isinstance(size, int) and isinstance(end, int):
                 found["sigframe_magic2"] = (
                     ctypes.c_uint32.from_address(at + size).value
-                    if size + _MAGIC2_SIZE <= end
+                    if size + MAGIC2_SIZE <= end
                     else f"xstate_size {size} leaves no room for it in extended_size {end}"
                 )
             seen.append(found)
@@ -74,12 +73,12 @@ def software_bytes(image: bytes) -> dict[str, int | str]:
     """Return what the 48 software bytes of a frame's FXSAVE *image* say; the reason instead, if nobody wrote them."""
     magic1, extended_size, xfeatures, xstate_size = struct.unpack_from("<IIQI", image, _SW_RESERVED)
     found: dict[str, int | str] = {"sigframe_magic1": magic1}
-    if magic1 == _FP_XSTATE_MAGIC1:
+    if magic1 == FP_XSTATE_MAGIC1:
         found["sigframe_extended_size"] = extended_size
         found["sigframe_xfeatures"] = xfeatures
         found["sigframe_xstate_size"] = xstate_size
         return found
-    why_not = f"the kernel wrote no software bytes: magic1 is {magic1:#x}, not {_FP_XSTATE_MAGIC1:#x}"
+    why_not = f"the kernel wrote no software bytes: magic1 is {magic1:#x}, not {FP_XSTATE_MAGIC1:#x}"
     return found | dict.fromkeys(list(PROBE.how)[1:], why_not)
 
 
