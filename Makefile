@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench lock manual clean
+.PHONY: help demo test lint format bench lock manual clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,10 +24,12 @@ demo: $(VENV)/run.stamp ## Compare the designs of the guest-CET debate on this h
 	-$(BIN)/fpstate compare --host
 	$(BIN)/fpstate compare --cpu sapphire-rapids
 
-test: $(VENV)/dev.stamp ## Lint, check types, run the tests with coverage
+lint: $(VENV)/dev.stamp ## Lint, check the format and the types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+test: lint ## The same, then run the tests with coverage
 	$(BIN)/pytest -n auto --cov --cov-report=term
 
 format: $(VENV)/dev.stamp ## Format the code and mend what the linter can

@@ -80,6 +80,11 @@ def _row(path: str, number: int, row: Any, catalogue: Catalogue) -> Xfeature:
     if row.get("role", "user") not in get_args(Role):
         raise UsageError(f"{where}: role must be one of {', '.join(get_args(Role))}, not {row['role']!r}")
     base = catalogue.get(row["bit"])
+    supervisor = row.get("supervisor", base.supervisor if base else False)
+    if row.get("role") in {"supervisor", "guest-only", "independent"} and not supervisor:
+        raise UsageError(f"{where}: role {row['role']!r} is for supervisor components", cure="add supervisor = true")
+    if row.get("role") in {"user", "user-dynamic"} and supervisor:
+        raise UsageError(f"{where}: role {row['role']!r} is for user components, and this is a supervisor one")
     if base is None and "size" not in row:
         raise UsageError(f"{where} (bit {row['bit']}) must have a 'size' in bytes")
     return _changed(base, row) if base else _new(row)

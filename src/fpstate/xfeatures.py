@@ -198,16 +198,17 @@ class Catalogue:
         """Read a mask as hex (``0x2e7``, ``2e7h``), as names (``AVX|PKRU``, ``avx512``) or as ``all``.
 
         Args:
-            text: names and numbers joined by ``|``, ``,`` or ``+``; a leading ``~`` or ``-`` removes a term.
+            text: names and numbers joined by ``|``, ``,`` or ``+``; a leading ``~`` or ``-`` removes a term, from
+                everything if it comes first.
             everything: what ``all`` stands for.
 
         Raises:
             UsageError: a term is neither a number nor a name, or a number sets bit 63 or more.
         """
-        mask = 0
         terms = [t.strip() for t in text.replace(",", "|").replace("+", "|").split("|")]
         if not any(terms):
             raise UsageError("mask must not be empty", cure="use 'none' for no component, 'all' for every one")
+        mask = everything if next(filter(None, terms))[0] in "~-" else 0
         for term in filter(None, terms):
             remove = term[0] in "~-"
             value = self._parse_term(term.lstrip("~-").strip(), everything)

@@ -355,3 +355,63 @@ def test_a_boot_log_without_offsets_shows_the_compacted_layout_alone(run: Runner
     assert "standard format: where PKRU (component 9) lies in standard format is not known" in result.out
     assert run("layout", "-", "--json", stdin=log).document["standard"]["size"] is None
     assert run("config", "-", stdin=log).status == 3
+
+
+# -- what a user may mean --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lint", "x.json", "--host"),
+        ("lint", "x.json", "--cpu", "zen4"),
+        ("layout", "--cpu", "zen4", "--index", "1"),
+        ("config", "--cpu", "zen4", "--base", "spr"),
+    ],
+)
+def test_an_argument_that_would_be_ignored_is_refused(run: Runner, words: tuple[str, ...]) -> None:
+    assert run(*words).status == 2
+
+
+def test_base_is_for_templates(run: Runner, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "dump.txt"
+    file.write_text(SPR_DUMP)
+    assert "is no CPU template: --base goes with one" in run("layout", str(file), "--base", "zen4").err
+
+
+def test_a_release_names_the_policy_of_its_kernels(run: Runner) -> None:
+    assert run("config", "--cpu", "genoa", "--policy", "6.12.3", "--json").document["policy"] == "linux-6.12"
+
+
+def test_a_mask_may_be_all_but_something(run: Runner) -> None:
+    assert run("layout", "--cpu", "spr", "--mask", "~amx", "--json").document["mask"] == "0xdfe7"
+
+
+def test_a_guest_under_a_template_boots_for_kvm_computes_its_sizes(run: Runner, tmp_path: pathlib.Path) -> None:
+    # Firecracker's T2 takes AVX-512, MPX and PKRU away, and XSAVEC and XSAVES
+    file = tmp_path / "t2.json"
+    file.write_text(json.dumps({"cpuid_modifiers": [
+        {"leaf": "0xd", "subleaf": "0x0", "flags": 1,
+         "modifiers": [{"register": "eax", "bitmap": "0b" + "x" * 22 + "0x00000xxx"}]},
+        {"leaf": "0xd", "subleaf": "0x1", "flags": 1,
+         "modifiers": [{"register": "eax", "bitmap": "0b" + "x" * 28 + "000x"}]},
+    ]}))  # fmt: skip
+    document = run("config", str(file), "--base", "cascade-lake", "--json").document
+    assert document["xsave_disabled"] is None
+    assert document["kernel"]["max_size"] == 832
+
+
+def test_a_dynamic_component_lives_where_it_was_permitted(run: Runner) -> None:
+    document = run("compare", "--cpu", "spr", "--component", "XTILEDATA", "--policy", "linux-6.18", "--json").document
+    assert document["policies"]["linux-6.18"]["home"] == "fpstates on permission"
+    assert document["policies"]["linux-6.18"]["guest_may_use"]
+
+
+def test_without_xsave_nothing_lives_anywhere(run: Runner) -> None:
+    column = run("compare", "--cpu", "genoa", "--cmdline", "noxsave", "--policy", "default-on", "--json").document
+    facts = column["policies"]["default-on"]
+    assert (facts["home"], facts["save_rfbm"], facts["registers_after_guest_to_host"]) == (
+        "nowhere",
+        "0x0",
+        "untouched",
+    )

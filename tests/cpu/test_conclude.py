@@ -38,12 +38,12 @@ def test_zeros_that_the_tool_did_not_read_are_deduced_from_the_total() -> None:
     component = found.components[7]
     assert (component.size, component.offset, component.origin) == (1024, 1664, "deduced")
     assert found.unread == 1 << 7
-    assert found.notes == ("component 7 (Hi16_ZMM): sub-leaf not in the input; 1024 bytes at 1664 as on Intel",)
+    assert found.guesses == ("component 7 (Hi16_ZMM): sub-leaf not in the input; 1024 bytes at 1664 as on Intel",)
 
 
 def test_zeros_of_a_tool_that_reads_every_sub_leaf_are_the_cpus_own() -> None:
     found = cpu(ROCKET_LAKE)
-    assert (found.components[7].size, found.components[7].origin, found.notes) == (0, "cpuid", ())
+    assert (found.components[7].size, found.components[7].origin, found.guesses) == (0, "cpuid", ())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_missing_pkru_is_placed_by_the_total(total: int, size: int, offset: in
     found = cpu({0: (0x207, 0x340, total, 0), 2: (0x100, 0x240, 0, 0)})
     component = found.components[9]
     assert (component.size, component.offset) == (size, offset)
-    assert found.notes[-1].endswith(f"as on {who}")
+    assert found.guesses[-1].endswith(f"as on {who}")
 
 
 def test_a_dump_of_sub_leaf_0_alone_is_placed_by_one_family_of_layouts() -> None:
@@ -78,7 +78,7 @@ def test_a_total_that_no_known_place_fits_leaves_the_offset_unknown() -> None:
 def test_without_sub_leaf_1_the_supervisor_components_are_not_known() -> None:
     found = cpu({0: (7, 0x340, 0x340, 0), 2: (0x100, 0x240, 0, 0)})
     assert found.xss_mask is None
-    assert found.notes == ("supervisor components are not known: sub-leaf 1 is not in the input",)
+    assert found.guesses == ("supervisor components are not known: sub-leaf 1 is not in the input",)
 
 
 def test_a_missing_supervisor_component_has_the_catalogues_size() -> None:
@@ -126,7 +126,7 @@ def test_a_boot_log_tells_the_enabled_components_and_says_that_there_may_be_more
     assert found.components[2].offset == 576, "AVX lies there on every CPU"
     assert found.components[9].offset is None
     assert "XSAVES" in found.flags
-    assert found.notes[0].startswith("a boot log shows only what the kernel enabled")
+    assert found.notes[-1].startswith("a boot log shows only what the kernel enabled")
 
 
 def test_a_standard_format_log_without_offsets_is_placed_by_its_size() -> None:

@@ -78,10 +78,8 @@ def test_the_one_line_of_older_kernels_and_of_xen(line: str, expected: BootLog) 
 def test_xen_is_not_linux_and_does_not_say_the_format() -> None:
     (dump,) = parse("(XEN) xstate: size: 0x340 (uncompressed 0x440) and states: 0x1f")
     assert not dump.os_linux
-    assert dump.notes[1:] == (
-        "Xen's line: it does not say in which format the size is",
-        "uncompressed, Xen says, the size is 1088 bytes",
-    )
+    assert dump.guesses == ("Xen's line: it does not say in which format the size is",)
+    assert dump.notes[1:] == ("uncompressed, Xen says, the size is 1088 bytes",)
 
 
 def test_the_same_lines_of_each_cpu_or_boot_are_one_dump() -> None:
@@ -100,7 +98,7 @@ def test_xen_and_the_linux_above_it_are_two_dumps() -> None:
 def test_without_the_line_with_the_size_the_last_component_gives_it() -> None:
     (dump,) = parse(TIGER_LAKE.replace("Enabled xstate", "..."))
     assert dump.boot_log == BootLog(0x207, 840, None, {2: (576, 256), 9: (832, 8)})
-    assert dump.notes[1:] == ("the line with the size is missing: taken from the end of the last component",)
+    assert dump.guesses == ("the line with the size is missing: taken from the end of the last component",)
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_unnumbered_rows_of_leaf_0xd_are_told_by_their_content(
     dump = one("".join(f"CPUID 0000000D: {row}\n" for row in rows))
     assert list(leaf_d(dump)) == subleaves
     guess = subleaves != list(range(len(subleaves)))
-    assert [note for note in dump.notes if "sub-leaf numbers" in note] == (
+    assert [note for note in dump.guesses if "sub-leaf numbers" in note] == (
         [f"the rows of leaf 0xd carry no sub-leaf numbers: read as {', '.join(map(str, subleaves))}, by their content"]
         if guess
         else []
@@ -468,7 +468,7 @@ def test_a_record_that_comes_again_with_other_values_is_noted() -> None:
         CPUID 0000000D: 00000001-00000340-00000000-00000000 [SL 01]
         """)
     assert dump.leaves[0xD, 1][0] == 0xF
-    assert dump.notes == ("leaf 0xd sub-leaf 0x1: there twice with other values, the first is taken",)
+    assert dump.guesses == ("leaf 0xd sub-leaf 0x1: there twice with other values, the first is taken",)
 
 
 def test_more_cpus_than_any_machine_has_are_refused() -> None:

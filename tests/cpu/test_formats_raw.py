@@ -23,7 +23,7 @@ def test_records_after_a_vendor_are_leaves() -> None:
     assert list(dump.leaves) == [(leaf, 0) for leaf in range(14)]
     assert dump.leaves[0xD, 0] == (7, 832, 832, 0)
     assert dump.format == "raw"
-    assert dump.notes == ("raw records: taken as leaves 0, 1, 2, ..., sub-leaf 0 of each",)
+    assert dump.guesses == ("raw records: taken as leaves 0, 1, 2, ..., sub-leaf 0 of each",)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_every_vendor_is_known(vendor: bytes) -> None:
 def test_records_above_the_highest_leaf_are_dropped() -> None:
     (dump,) = read(pack(INTEL, *[(7, 832, 832, 0)] * 20))
     assert len(dump.leaves) == 14
-    assert "dropped 7 leaves above 0xd" in dump.notes[1]
+    assert "dropped 7 leaves above 0xd" in dump.notes[0]
 
 
 def test_a_vendor_coming_again_begins_a_logical_cpu() -> None:
@@ -47,7 +47,7 @@ def test_a_vendor_coming_again_begins_a_logical_cpu() -> None:
 def test_records_after_leaf_0xd_are_its_subleaves() -> None:
     (dump,) = read(pack((7, 832, 832, 0), (1, 0, 0, 0), (0x100, 0x240, 0, 0)))
     assert dump.leaves == {(0xD, 0): (7, 832, 832, 0), (0xD, 1): (1, 0, 0, 0), (0xD, 2): (0x100, 0x240, 0, 0)}
-    assert dump.notes == ("raw records: taken as sub-leaves 0, 1, 2, ... of leaf 0xd",)
+    assert dump.guesses == ("raw records: taken as sub-leaves 0, 1, 2, ... of leaf 0xd",)
 
 
 def test_a_record_cut_off_is_refused() -> None:

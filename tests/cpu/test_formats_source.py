@@ -60,10 +60,15 @@ def test_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         load_bytes("-")
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "-"])
-def test_an_endless_input_is_refused_with_the_limit(path: str) -> None:
+def test_an_endless_input_is_refused_with_the_limit() -> None:
     with pytest.raises(UnreadableInput, match="has more than 16 MiB, the most that fpstate reads"):
-        load_bytes(path, stdin=Endless())  # type: ignore[arg-type]
+        load_bytes("-", stdin=Endless())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev/tty"])
+def test_a_device_is_refused_before_it_is_opened(path: str) -> None:
+    with pytest.raises(UnreadableInput, match=f"^cannot read '{path}': it is a device; give a file"):
+        load_bytes(path)
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: pathlib.Path) -> None:

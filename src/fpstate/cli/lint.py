@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fpstate import cpu as cpus
-from fpstate.cli.source import add_output, add_policy_files, add_source, emit, load
-from fpstate.errors import CannotTell
+from fpstate.cli.source import add_output, add_policy_files, add_source, check_source, emit, load, refuse_guesses
 from fpstate.linux import policy as policies
 from fpstate.linux.lint import lint
 from fpstate.report import lint as report
@@ -24,20 +23,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings: exit 0 if there are none, 1 if there are, 3 if part of leaf 0DH is not shown."""
+    check_source(args)
     # Every CPU of a file is judged, unless one is asked for.
-    one = not args.file or args.base or args.components or args.index
+    one = not args.file or args.base or args.components or args.index is not None
     found = [load(args)] if one else cpus.load_all(args.file)
-    if args.strict:
-        _refuse_guesses(found)
+    for cpu in found:
+        refuse_guesses(args, cpu)
     policy = policies.find(args.policy, policies.table(args.policies, found[0].catalogue))
-    reports = [lint(cpu, policy, args.cmdline) for cpu in found]
-    emit(args, report.document(found, reports), report.text(found, reports))
+    reports = [lint(cpu, policy, args.cmdline, debug_fpu=not args.no_debug_fpu) for cpu in found]
+    emit(args, report.document(policy, found, reports), report.text(policy, found, reports))
     if any(r.findings for r in reports):
         return 1
     return 3 if any(r.unknown for r in reports) else 0
-
-
-def _refuse_guesses(found: list[cpus.Cpu]) -> None:
-    for cpu in found:
-        if cpu.notes:
-            raise CannotTell(f"{cpu.name} leaves something to be guessed: {cpu.notes[0]}")

@@ -11,7 +11,17 @@ from fpstate.errors import CannotTell, UsageError
 from fpstate.report import Document
 from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature
 
-__all__ = ["add_output", "add_policy_files", "add_source", "emit", "load", "load_several", "number"]
+__all__ = [
+    "add_output",
+    "add_policy_files",
+    "add_source",
+    "check_source",
+    "emit",
+    "load",
+    "load_several",
+    "number",
+    "refuse_guesses",
+]
 
 
 def add_source(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -27,7 +37,7 @@ def add_source(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         "--cpu", metavar="NAME", action="append" if several else "store", help="a CPU of the built-in table"
     )
     group.add_argument("--host", action="store_true", help="the CPU that this runs on")
-    group.add_argument("--index", metavar="N", type=number, default=0, help="which CPU of the file, from 0")
+    group.add_argument("--index", metavar="N", type=number, help="which CPU of the file, from 0")
     group.add_argument("--base", metavar="CPU", help="what a CPU template is applied to: host, a name or a file")
     group.add_argument("--components", metavar="TOML", help="components of your own, or changed ones")
     group.add_argument("--strict", action="store_true", help="refuse a source that leaves something to be guessed")
@@ -58,11 +68,15 @@ def load(args: argparse.Namespace) -> Cpu:
     Raises:
         UsageError: they name several.
     """
-    chosen = [bool(args.file), bool(args.cpu), bool(args.host)]
-    if sum(chosen) > 1:
-        raise UsageError("the CPU must be given once: by FILE, by --cpu or by --host")
+    check_source(args)
     catalogue, rows = _catalogue(args)
     return _finish(_load(args.file, args.cpu, args, catalogue), args, catalogue, rows)
+
+
+def check_source(args: argparse.Namespace) -> None:
+    """Refuse arguments that name several CPUs where one is meant."""
+    if sum((bool(args.file), bool(args.cpu), bool(args.host))) > 1:
+        raise UsageError("the CPU must be given once: by FILE, by --cpu or by --host")
 
 
 def load_several(args: argparse.Namespace) -> list[Cpu]:
@@ -85,16 +99,28 @@ def _catalogue(args: argparse.Namespace) -> tuple[Catalogue, tuple[Xfeature, ...
 
 def _load(path: str | None, name: str | None, args: argparse.Namespace, catalogue: Catalogue) -> Cpu:
     if path:
-        return cpus.load(path, index=args.index, base=args.base, catalogue=catalogue)
+        return cpus.load(path, index=args.index or 0, base=args.base, catalogue=catalogue)
+    if args.index is not None or args.base:
+        raise UsageError("--index and --base go with a FILE")
     if name:
         return cpus.by_name(name, catalogue=catalogue)
     return cpus.this_host(catalogue=catalogue)
 
 
 def _finish(cpu: Cpu, args: argparse.Namespace, catalogue: Catalogue, rows: tuple[Xfeature, ...]) -> Cpu:
-    if args.strict and cpu.notes:
-        raise CannotTell(f"{cpu.name} leaves something to be guessed: {cpu.notes[0]}", cure="drop --strict to allow it")
+    refuse_guesses(args, cpu)
     return cpu.with_components(rows, catalogue) if rows else cpu
+
+
+def refuse_guesses(args: argparse.Namespace, cpu: Cpu) -> None:
+    """Refuse *cpu* if --strict was given and something about it was guessed.
+
+    Raises:
+        CannotTell: names the first guess.
+    """
+    if args.strict and cpu.guesses:
+        guess = cpu.guesses[0]
+        raise CannotTell(f"{cpu.name} leaves something to be guessed: {guess}", cure="drop --strict to allow it")
 
 
 def emit(args: argparse.Namespace, document: Document, text: str) -> None:

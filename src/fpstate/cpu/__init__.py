@@ -13,7 +13,7 @@ from fpstate.cpu.conclude import conclude
 from fpstate.cpu.dump import Dump, Modifier, Registers
 from fpstate.cpu.model import Component, Cpu
 from fpstate.errors import UsageError
-from fpstate.xfeatures import CATALOGUE, Catalogue
+from fpstate.xfeatures import CATALOGUE, MIN_SIZE, Catalogue
 
 __all__ = ["Component", "Cpu", "by_name", "conclude", "load", "load_all", "this_host"]
 
@@ -102,7 +102,9 @@ def _conclude_file(dump: Dump, path: str, base: str | None, catalogue: Catalogue
     where = "standard input" if path == "-" else path
     name = dump.label or where
     source = f"{where} ({dump.format})"
-    if dump.modifiers and base is not None:
+    if base is not None and not dump.modifiers:
+        raise UsageError(f"{where} is no CPU template: --base goes with one")
+    if base is not None:
         below = _base(base, catalogue)
         dump = Dump(format=dump.format, leaves=_modified(below, dump.modifiers), notes=dump.notes)
         name, source = f"{below.name} under {where}", f"{source} applied to {below.source}"
@@ -121,8 +123,15 @@ def _base(base: str, catalogue: Catalogue) -> Cpu:
 
 
 def _modified(below: Cpu, modifiers: tuple[Modifier, ...]) -> dict[tuple[int, int], Registers]:
-    """Apply a template's forced bits to the leaves of the CPU below it."""
+    """Apply a template's forced bits to the leaves of the CPU below it.
+
+    The sizes for what is enabled are what KVM computes for a guest at reset: only x87 is.
+    """
     leaves = dict(below.leaves)
+    for subleaf, computed in ((0, True), (1, bool(leaves.get((0xD, 1), (0,))[0] & 0b1010))):
+        if (0xD, subleaf) in leaves:
+            eax, _, ecx, edx = leaves[0xD, subleaf]
+            leaves[0xD, subleaf] = (eax, MIN_SIZE if computed else 0, ecx, edx)
     for change in modifiers:
         registers = list(leaves.get((change.leaf, change.subleaf), (0, 0, 0, 0)))
         registers[change.register] = registers[change.register] & ~change.mask | change.value

@@ -47,13 +47,14 @@ def conclude(
     if not dump.leaves and dump.boot_log:
         return _from_boot_log(dump, dump.boot_log, name, source, catalogue)
     present, unknown = cpu_flags.decode(dump.leaves)
-    if (0xD, 0) not in dump.leaves and "XSAVE" in present | unknown:
+    reaches = dump.leaves.get((0, 0), (0xD,))[0] >= 0xD
+    if (0xD, 0) not in dump.leaves and "XSAVE" in present | unknown and reaches:
         raise CannotTell(f"{name} shows no CPUID leaf 0DH", cure="dump all leaves, with 'cpuid -1 -r' say")
     xcr0, xss, all_size = _masks(dump)
     shown, missing, unread = _read_subleaves(dump, (xcr0 | (xss or 0)) & ~LEGACY, xss or 0)
-    deduced, notes = _deduce(missing | unread, shown, xcr0, all_size, catalogue)
+    deduced, guesses = _deduce(missing | unread, shown, xcr0, all_size, catalogue)
     if xss is None:
-        notes.insert(0, "supervisor components are not known: sub-leaf 1 is not in the input")
+        guesses.insert(0, "supervisor components are not known: sub-leaf 1 is not in the input")
     return Cpu(
         name=name,
         source=source,
@@ -67,7 +68,8 @@ def conclude(
         unread=unread,
         boot_log=dump.boot_log,
         dump=dump,
-        notes=(*dump.notes, *notes),
+        guesses=(*dump.guesses, *guesses),
+        notes=dump.notes,
         catalogue=catalogue,
     )
 
@@ -107,35 +109,37 @@ def _deduce(
 ) -> tuple[dict[int, Component], list[str]]:
     """Place the components in *wanted*, which the input does not show, by what it does show.
 
-    Returns the components and a note for each, which says what it was taken from.
+    Returns the components and a guess for each, which says what it was taken from.
     """
     found: dict[int, Component] = {}
-    notes: list[str] = []
+    guesses: list[str] = []
     user: list[Xfeature] = []
     for bit in bits(wanted):
         row = catalogue.get(bit)
         if row is None:
-            notes.append(f"component {bit}: sub-leaf not in the input, and fpstate does not know the component")
+            guesses.append(f"component {bit}: sub-leaf not in the input, and fpstate does not know the component")
         elif xcr0 >> bit & 1:
             user.append(row)
         else:
             found[bit] = _by_catalogue(row)
-            notes.append(f"component {bit} ({row.name}): sub-leaf not in the input; {row.size} bytes as on known CPUs")
+            guesses.append(
+                f"component {bit} ({row.name}): sub-leaf not in the input; {row.size} bytes as on known CPUs"
+            )
     places, rivals = _place(user, shown, all_size)
     for row, place in zip(user, places, strict=True):
         if place is None:
             found[row.bit] = _by_catalogue(row)
-            notes.append(f"component {row.bit} ({row.name}): sub-leaf not in the input, and no known place fits")
+            guesses.append(f"component {row.bit} ({row.name}): sub-leaf not in the input, and no known place fits")
             continue
         found[row.bit] = Component(
             row.bit, place.size, place.offset, row.supervisor, row.aligned, row.xfd, origin="deduced"
         )
         guess = f", a guess: {rivals} other layouts fit too" if rivals else ""
-        notes.append(
+        guesses.append(
             f"component {row.bit} ({row.name}): sub-leaf not in the input; "
             f"{place.size} bytes at {place.offset} as on {place.who}{guess}"
         )
-    return found, notes
+    return found, guesses
 
 
 def _by_catalogue(row: Xfeature) -> Component:
@@ -194,10 +198,12 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
             origin="boot log",
         )
     rest = log.features & ~LEGACY & ~sum(1 << bit for bit in shown)
-    deduced, notes = _deduce(rest, shown, xcr0, log.context_size if log.compacted is not True else 0, catalogue)
+    deduced, guesses = _deduce(rest, shown, xcr0, log.context_size if log.compacted is not True else 0, catalogue)
     deduced = {bit: replace(c, offset=offsets.get(bit)) if c.offset is None else c for bit, c in deduced.items()}
     components = dict(sorted({**shown, **deduced}.items()))
     gates = {known[bit].flag for bit in bits(log.features) if bit in known}
+    if "OSPKE" in gates:
+        gates.add("PKU")
     format_flags = {"XSAVEC"} if log.compacted else set()
     if supervisor:
         format_flags.add("XSAVES")
@@ -211,10 +217,10 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
         flags_unknown=frozenset({"XSAVEOPT", "XGETBV1"} | ({"XSAVEC", "XSAVES"} - format_flags)),
         boot_log=log,
         dump=dump,
+        guesses=(*dump.guesses, *guesses),
         notes=(
             *dump.notes,
             "a boot log shows only what the kernel enabled: other components of the CPU are not known",
-            *notes,
         ),
         catalogue=catalogue,
     )

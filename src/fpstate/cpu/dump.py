@@ -70,7 +70,8 @@ class Dump:
         modifiers: the forced bits, for inputs that are a CPU template; then *leaves* is empty.
         other_states: the same CPU's leaves under other (XCR0, IA32_XSS), where an input has several.
         complaints: what the kernel itself said against this leaf 0DH, in its words.
-        notes: remarks for the user: guesses made while reading, oddities of the input.
+        guesses: what was guessed while reading, and from what.
+        notes: other remarks for the user: oddities of the input, what was left aside.
     """
 
     format: str
@@ -85,4 +86,5 @@ class Dump:
     modifiers: tuple[Modifier, ...] = ()
     other_states: Mapping[tuple[int, int], Leaves] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -107,7 +107,8 @@ class Cpu:
         unread: enumerated components whose sub-leaf the source shows as zeros though its tool did not read it.
         boot_log: what a boot printed, if that is the source.
         dump: what was read, with the state it was taken in.
-        notes: remarks: what was guessed, and what else it could be.
+        guesses: what was guessed, from what, and what else it could be.
+        notes: other remarks of the reader.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Cpu:
     unread: int = 0
     boot_log: BootLog | None = None
     dump: Dump = field(default_factory=lambda: Dump(format="none"))
+    guesses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     catalogue: Catalogue = CATALOGUE
 
@@ -138,6 +140,11 @@ class Cpu:
     def register(self, leaf: int, subleaf: int) -> Registers | None:
         """Return what the source shows for CPUID(*leaf*, *subleaf*), or None."""
         return self.leaves.get((leaf, subleaf))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Everything to say beside the numbers: the guesses, then the notes."""
+        return (*self.guesses, *self.notes)
 
     @cached_property
     def user_components(self) -> int:

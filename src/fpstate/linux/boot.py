@@ -245,7 +245,11 @@ class _Boot:
             return MIN_SIZE
         for component in extended:
             if component.offset is None:
-                raise CannotTell(f"the standard-format offset of component {component.bit} is not known for this CPU")
+                raise CannotTell(
+                    f"where {self.cpu.catalogue.name(component.bit)} (component {component.bit}) lies in standard "
+                    f"format is not known for {self.cpu.name}",
+                    cure="give a source with its CPUID leaf 0DH, or the CPU's name (--cpu)",
+                )
         top = max(extended, key=_offset) if self.policy.sizes_by_offset else extended[-1]
         return _offset(top) + top.size
 

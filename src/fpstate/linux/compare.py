@@ -28,9 +28,10 @@ CET_S: Final = 12
 CACHE_LINE: Final = 64
 MSR_SIZE: Final = 8
 
-Home = Literal["nowhere", "every fpstate", "guest fpstates", "own buffer", "MSRs"]
-"""Where a component lives: in no buffer; in every task's and guest's; in guests' alone; in a buffer outside the core's
-management; in registers that KVM reads and writes one by one."""
+Home = Literal["nowhere", "every fpstate", "fpstates on permission", "guest fpstates", "own buffer", "MSRs"]
+"""Where a component lives: in no buffer; in every task's and guest's; in those of processes that were permitted to use
+it, and used it; in guests' alone; in a buffer outside the core's management; in registers that KVM reads and writes one
+by one."""
 
 After = Literal["initial", "the task's", "the guest's", "as KVM leaves them", "untouched"]
 """What the component's registers hold once a task's fpstate was loaded after a guest's."""
@@ -52,7 +53,7 @@ class Column:
         msr_reads, msr_writes: RDMSR and WRMSR of the component's registers for a switch to the host's fpstate and back.
         extra_xsaves: XSAVES and XRSTORS beside the core's for such a switch.
         kvm_get_xsave: whether KVM_GET_XSAVE carries the component.
-        guest_may_use: whether KVM can offer the component's IA32_XSS bit to a guest.
+        guest_may_use: whether KVM can offer the component's bit in XCR0 or IA32_XSS to a guest.
     """
 
     policy: Policy
@@ -133,7 +134,8 @@ def compare(
 
 def _column(config: BootConfig, bit: int) -> Column:
     home = _home(config, bit)
-    task, guest = config.kernel.default_features, config.guest.features
+    view = kvm_view(config)
+    task, guest = config.save_rfbm, config.guest_save_rfbm
     size = config.cpu.components[bit].size if bit in config.cpu.components else 0
     task_cost, guest_cost = _cost(config, task, bit), _cost(config, guest, bit)
     task_slab = _lines(config.kernel.default_size)
@@ -142,7 +144,7 @@ def _column(config: BootConfig, bit: int) -> Column:
         policy=config.policy,
         config=config,
         abi=user_abi(config),
-        kvm=kvm_view(config),
+        kvm=view,
         home=home,
         task_size=config.kernel.default_size,
         guest_size=config.guest.size,
@@ -157,18 +159,20 @@ def _column(config: BootConfig, bit: int) -> Column:
         msr_writes=msrs,
         extra_xsaves=2 if home == "own buffer" else 0,
         kvm_get_xsave=bool(config.user.max_features >> bit & 1),
-        guest_may_use=home == "MSRs" or bool(config.xss & config.policy.kvm_xss & 1 << bit),
+        guest_may_use=home == "MSRs" or bool((view.supported_xcr0 | view.supported_xss) >> bit & 1),
     )
 
 
 def _home(config: BootConfig, bit: int) -> Home:
-    if config.kernel.default_features >> bit & 1:
+    if config.save_rfbm >> bit & 1:
         return "every fpstate"
-    if config.guest.features >> bit & 1 and config.fate == "xsave":
+    if config.guest_save_rfbm >> bit & 1:
         return "guest fpstates"
+    if config.xfd >> bit & 1:
+        return "fpstates on permission"
     if config.xss >> bit & 1 and config.policy.independent >> bit & 1:
         return "own buffer"
-    if config.policy.raw_msr >> bit & 1 and config.cpu.mask >> bit & 1:
+    if config.policy.raw_msr & config.cpu.mask & 1 << bit and config.fate == "xsave":
         return "MSRs"
     return "nowhere"
 
@@ -221,6 +225,8 @@ def _sentences(table: Comparison, column: Column) -> list[str]:
         "nowhere": f"{name} is in no buffer, so no guest can be offered it.",
         "every fpstate": f"{name} is in every fpstate: {task} a task ({column.slab_cost} in its slab object), "
         f"{guest} a vCPU.",
+        "fpstates on permission": f"{name} is in the fpstates of processes that were permitted to use it, from their "
+        "first use on.",
         "guest fpstates": f"{name} is in guest fpstates alone: 0 bytes a task, {guest} a vCPU.",
         "own buffer": f"{name} is enabled, but the core neither saves nor restores it: whoever owns the buffer must, "
         f"in time ({column.extra_xsaves} more XSAVES or XRSTORS for a switch to the host and back).",
@@ -241,9 +247,11 @@ def _sentences(table: Comparison, column: Column) -> list[str]:
 
 
 def _price(table: Comparison, cost: int) -> str:
-    """Return a cost in words, and what hides the rest of the component's size."""
+    """Return a cost in words, and what hides the rest of the component's size or adds to it."""
     if cost == table.size:
         return f"{cost} bytes"
+    if cost > table.size:
+        return f"{cost} bytes ({cost - table.size} of them for its own alignment)"
     aligned = (c.bit for c in table.cpu.components.values() if c.aligned and c.bit > table.component)
     behind = next((table.cpu.catalogue.name(bit) for bit in aligned), "what follows")
     return f"{cost} of its {table.size} bytes (the alignment of {behind} hides the rest)"

@@ -93,22 +93,22 @@ class BootConfig:
     @property
     def task_xcomp_bv(self) -> int:
         """XCOMP_BV of a new task's fpstate, and of ``init_fpstate``; 0 in standard format."""
-        return self.kernel.default_features | COMPACTED if self.compacted else 0
+        return self.save_rfbm | COMPACTED if self.compacted else 0
 
     @property
     def guest_xcomp_bv(self) -> int:
         """XCOMP_BV of a new vCPU's fpstate; 0 in standard format."""
-        return self.guest.features | COMPACTED if self.compacted else 0
+        return self.guest_save_rfbm | COMPACTED if self.compacted else 0
 
     @property
     def save_rfbm(self) -> int:
-        """What saving a new task's registers writes: saving follows the buffer."""
-        return self.kernel.default_features
+        """What saving a new task's registers writes: saving follows the buffer.  0 without XSAVE, as all of these."""
+        return self.kernel.default_features if self.fate == "xsave" else 0
 
     @property
     def guest_save_rfbm(self) -> int:
         """What saving a new vCPU's registers writes."""
-        return self.guest.features
+        return self.guest.features if self.fate == "xsave" else 0
 
     @property
     def restore_rfbm(self) -> int:
@@ -121,4 +121,4 @@ class BootConfig:
     @property
     def guest_restore_rfbm(self) -> int:
         """What loading a vCPU's fpstate restores or initialises."""
-        return self.kernel.max_features & self.policy.fpstate
+        return self.kernel.max_features & self.policy.fpstate if self.fate == "xsave" else 0

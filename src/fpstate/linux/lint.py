@@ -97,22 +97,25 @@ class _Subject:
         return self.cpu.catalogue.name(bit)
 
 
+_NO_FLAGS: Final = "leaves 1 and 7 are not all in the source: not every component was held against its CPU flag"
 _SILENT: Final = "accepts it without a word"
 _SDM_CPUID: Final = "SDM volume 1, 13.2"
 _SDM_LAYOUT: Final = "SDM volume 1, 13.4.3"
 
 
-def lint(cpu: Cpu, policy: Policy, cmdline: str = "") -> Report:
-    """Judge *cpu*'s leaf 0DH; *policy* and *cmdline* say which Linux to quote."""
+def lint(cpu: Cpu, policy: Policy, cmdline: str = "", *, debug_fpu: bool = True) -> Report:
+    """Judge *cpu*'s leaf 0DH; *policy*, *cmdline* and *debug_fpu* say which Linux to quote."""
     try:
-        config: BootConfig | None = boot(cpu, policy, cmdline)
+        config: BootConfig | None = boot(cpu, policy, cmdline, debug_fpu=debug_fpu)
     except CannotTell:
         config = None
     subject = _Subject(cpu, config)
     findings = tuple(finding for rule in _RULES for finding in rule(subject))
     silent = sorted(name for name in cpu.flags_unknown if FLAGS[name].leaf != 0xD)
     dropped = _dropped(cpu)
-    notes = (f"not held against the CPU flags {' '.join(silent)}: leaf 1 or 7 is not in the source",) if silent else ()
+    notes = [_NO_FLAGS] if silent else []
+    if any(component.origin == "user" for component in cpu.components.values()):
+        notes.append("judged with your components in it: the sizes that leaf 0DH reports are set aside")
     return Report(findings, _unknown(cpu), (*dropped, *notes))
 
 
@@ -274,7 +277,7 @@ def _kinds(s: _Subject) -> Iterator[Finding]:
         if component.supervisor != in_xss:
             kind, other = ("supervisor", "XCR0") if component.supervisor else ("user", "IA32_XSS")
             message = f"{s.name(bit)} is a {kind} component by ECX[0], but enumerated for {other}"
-            effect = "takes ECX[0]'s word; KVM drops the sub-leaf with a warning"
+            effect = "takes ECX[0]'s word: it boots, and hung at the first signal with PKRU so marked; KVM warns"
             yield Finding("user-or-supervisor", "error", f"0DH.{bit}:ECX", message, effect, _SDM_CPUID)
         if component.supervisor and registers[1]:
             message = f"{s.name(bit)} is supervisor and has no standard offset, but EBX is {registers[1]}"
@@ -427,7 +430,7 @@ def _boot_log(s: _Subject) -> Iterator[Finding]:
 
 def _complaints(s: _Subject) -> Iterator[Finding]:
     for complaint in s.cpu.dump.complaints:
-        leaf = "1DH" if "XTILE" in complaint else "0DH.1:EBX"
+        leaf = "1DH" if "XTILE" in complaint else "0DH"
         effect = "gave up XSAVE" if complaint.startswith("XSAVE consistency problem") else "warned, and went on"
         message = f"the kernel that printed this said: {complaint}"
         yield Finding("kernel-complaint", "error", leaf, message, effect, "the log itself")

@@ -39,6 +39,7 @@ _FLAGS: Final = (
 )
 _CHOICES: Final = {"restores_guest_only": ("always", "guest"), "guest_allocation": ("guest", "user-default")}
 _TEXTS: Final = ("title", "source", "disable_message", "since", "until")
+_OWN: Final = frozenset({"title", "source", "objections", "since", "until"})
 _OTHERS: Final = ("base", "xfeature_max", "boot_strings", "gates", "forced", "objections")
 
 
@@ -167,7 +168,7 @@ def table(path: str | None, catalogue: Catalogue = CATALOGUE) -> dict[str, Polic
 
 
 def find(name: str, policies: Mapping[str, Policy] | None = None) -> Policy:
-    """Return the policy called *name*.
+    """Return the policy called *name*; a release such as ``6.12`` names the one that its kernels follow.
 
     Raises:
         UsageError: there is none; names those there are.
@@ -175,6 +176,8 @@ def find(name: str, policies: Mapping[str, Policy] | None = None) -> Policy:
     known = shipped() if policies is None else policies
     folded = {key.lower().replace("_", "-"): policy for key, policy in known.items()}
     policy = folded.get(name.lower().replace("_", "-"))
+    if policy is None and _version(name):
+        return for_release(name)[0]
     if policy is None:
         raise UsageError(f"{name!r} is not a policy", cure=f"policies are {', '.join(known)}")
     return policy
@@ -251,10 +254,11 @@ def _merge(key: str, rows: Mapping[str, Mapping[str, Any]], where: str) -> dict[
         if not isinstance(base, str):
             raise UsageError(f"{where}: policy {key}, base must be the name of a policy, not {base!r}")
         at = base
-    merged: dict[str, Any] = {}
-    for row in reversed(chain):
-        merged.update(row)
-    return merged
+    # What a design is called, who proposed it and what was said against it is not handed down.
+    merged: dict[str, Any] = {"title": key, "source": where, "objections": [], "since": "", "until": ""}
+    for row in reversed(chain[1:]):
+        merged.update({name: value for name, value in row.items() if name not in _OWN})
+    return {**merged, **rows[key]}
 
 
 def _typed(merged: Mapping[str, Any], key: str, where: str) -> None:

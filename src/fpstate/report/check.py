@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fpstate.linux.check import Check, Row, Seen
-from fpstate.report import SCHEMA, Document, config
+from fpstate.report import SCHEMA, Document, config, hexmask
 from fpstate.report.tables import bold, table, warn
 
 __all__ = ["document", "text"]
@@ -20,7 +20,7 @@ def document(check: Check) -> Document:
             {
                 "fact": row.fact,
                 "predicted": row.claim,
-                "seen": list(row.seen) if isinstance(row.seen, tuple) else row.seen,
+                "seen": list(row.seen) if isinstance(row.seen, tuple) else _plain(row),
                 "agrees": row.agrees,
                 "how": row.how,
                 "why_not": row.why_not,
@@ -29,6 +29,13 @@ def document(check: Check) -> Document:
         ],
         "config": config.document(check.config),
     }
+
+
+def _plain(row: Row) -> str | int | None:
+    """Return what was seen as documents write it: masks as hex strings, sizes as numbers."""
+    if isinstance(row.seen, int) and "0x" in row.claim:
+        return hexmask(row.seen)
+    return None if isinstance(row.seen, tuple) else row.seen
 
 
 def text(check: Check) -> str:

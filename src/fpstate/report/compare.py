@@ -28,7 +28,7 @@ def document(comparison: Comparison) -> Document:
         "policies": {column.policy.name: _column(column) for column in comparison.columns},
         "verdict": list(comparison.verdict()),
         "assumptions": sorted({a for c in comparison.columns for a in c.config.assumptions}),
-        "notes": list(comparison.cpu.notes),
+        "notes": list(comparison.cpu.remarks),
     }
 
 
@@ -96,8 +96,9 @@ def text(comparison: Comparison) -> str:
         same = "\n".join(f"  {label}: {cell}" for label, cell in common)
         parts.append(f"the same under every policy:\n{same}")
     parts.append("verdict:\n" + "\n".join(map(wrapped, comparison.verdict())))
-    parts.append("objections:\n" + "\n".join(_objections(columns)))
-    remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.notes))
+    if comparison.present:
+        parts.append("objections:\n" + "\n".join(_objections(columns)))
+    remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.remarks))
     if remarks:
         parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
     return "\n\n".join(parts)
@@ -134,7 +135,13 @@ def _boot(column: Column) -> str:
 def _share(cost: int, hidden: int) -> str:
     if not hidden:
         return str(cost)
-    return f"{cost} ({hidden} hidden)"
+    return f"{cost} ({hidden} hidden)" if hidden > 0 else f"{cost} ({-hidden} alignment)"
+
+
+def _carried(column: Column) -> str:
+    if column.kvm_get_xsave:
+        return "yes"
+    return "no" if column.home == "nowhere" else "no, as MSRs"
 
 
 _ROWS: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
@@ -160,7 +167,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[Column], str]], ...]] = (
     ("RDMSR per round trip", lambda c: str(c.msr_reads)),
     ("WRMSR per round trip", lambda c: str(c.msr_writes)),
     ("more XSAVES/XRSTORS", lambda c: str(c.extra_xsaves)),
-    ("KVM_GET_XSAVE carries it", lambda c: "yes" if c.kvm_get_xsave else "no, as MSRs"),
+    ("KVM_GET_XSAVE carries it", _carried),
     ("a guest may use it", lambda c: "yes" if c.guest_may_use else "no"),
     ("largest signal frame", lambda c: str(c.abi.max_sigframe)),
 )

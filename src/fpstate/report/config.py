@@ -60,7 +60,7 @@ def document(config: BootConfig) -> Document:
         "kvm": _kvm(kvm),
         "boot_log": list(config.boot_log),
         "assumptions": list(config.assumptions),
-        "notes": list(config.cpu.notes),
+        "notes": list(config.cpu.remarks),
     }
 
 
@@ -132,7 +132,7 @@ def text(config: BootConfig) -> str:
     parts.append(table(("set", "features", "bytes", ""), rows, right=(1, 2)))
     parts.append(table((), _facts(config)))
     parts.append("boot log:\n" + "\n".join(f"  {line}" for line in config.boot_log))
-    remarks = (*config.assumptions, *config.cpu.notes)
+    remarks = (*config.assumptions, *config.cpu.remarks)
     if remarks:
         parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
     return "\n\n".join(parts)

@@ -25,7 +25,7 @@ def document(cpu: Cpu, mask: int, pair: Pair) -> Document:
         "names": cpu.catalogue.names(mask),
         "standard": _unknown(standard) if isinstance(standard, CannotTell) else _one(standard),
         "compacted": _one(compacted),
-        "notes": [*_no_image(cpu), *cpu.notes],
+        "notes": [*_no_image(cpu), *cpu.remarks],
     }
 
 

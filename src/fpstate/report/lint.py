@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from fpstate.cpu.model import Cpu
 from fpstate.linux.lint import Report
+from fpstate.linux.policy import Policy
 from fpstate.report import SCHEMA, Document
 from fpstate.report.tables import bold, warn
 
 __all__ = ["document", "text"]
 
 
-def document(cpus: list[Cpu], reports: list[Report]) -> Document:
-    """Return the findings of every CPU of the source, each with the CPU's name."""
+def document(policy: Policy, cpus: list[Cpu], reports: list[Report]) -> Document:
+    """Return the findings of every CPU of the source, each with the CPU's name; *policy* is the Linux quoted."""
     return {
         "schema": SCHEMA,
+        "policy": policy.name,
         "cpus": [cpu.name for cpu in cpus],
         "findings": [
             {
@@ -29,11 +31,11 @@ def document(cpus: list[Cpu], reports: list[Report]) -> Document:
             for finding in report.findings
         ],
         "unknown": [gap for report in reports for gap in report.unknown],
-        "notes": [note for report in reports for note in report.notes] + [note for cpu in cpus for note in cpu.notes],
+        "notes": [note for report in reports for note in report.notes] + [note for cpu in cpus for note in cpu.remarks],
     }
 
 
-def text(cpus: list[Cpu], reports: list[Report]) -> str:
+def text(policy: Policy, cpus: list[Cpu], reports: list[Report]) -> str:
     """Return the findings, one paragraph each, or one line that there are none."""
     parts = []
     for cpu, report in zip(cpus, reports, strict=True):
@@ -44,6 +46,6 @@ def text(cpus: list[Cpu], reports: list[Report]) -> str:
         if not lines:
             lines = ["leaf 0DH is consistent" if not report.unknown else "nothing wrong in what is shown"]
         lines += [f"not shown: {gap}" for gap in report.unknown]
-        lines += [f"note: {note}" for note in (*report.notes, *cpu.notes)]
-        parts.append("\n".join([bold(cpu.name), *lines]))
+        lines += [f"note: {note}" for note in (*report.notes, *cpu.remarks)]
+        parts.append("\n".join([f"{bold(cpu.name)}, held against {policy.name}", *lines]))
     return "\n\n".join(parts)

@@ -19,6 +19,17 @@ __all__ = [
     "xfeatures_text",
 ]
 
+_RULES = (
+    "restores_guest_only",
+    "guest_allocation",
+    "xfeature_max",
+    "apx_excludes_mpx",
+    "sizes_by_offset",
+    "independent_needs_cpuid",
+    "disable_message",
+    "disable_line",
+    "disable_oopses",
+)
 _SETS = ("user", "user_dynamic", "supervisor", "guest_only", "independent", "raw_msr", "unsupported")
 
 
@@ -73,8 +84,11 @@ def policies_document(policies: Sequence[Policy], catalogue: Catalogue) -> Docum
                 "source": policy.source,
                 "since": policy.since or None,
                 "until": policy.until or None,
-                "restores_guest_only": policy.restores_guest_only,
-                **{name: hexmask(getattr(policy, name)) for name in (*_SETS, "kvm_xcr0", "kvm_xss")},
+                **{name: hexmask(getattr(policy, name)) for name in (*_SETS, "never_restored", "kvm_xcr0", "kvm_xss")},
+                **{name: getattr(policy, name) for name in _RULES},
+                "boot_strings": {str(bit): words for bit, words in policy.boot_strings.items()},
+                "gates": {str(bit): flag for bit, flag in policy.gates.items()},
+                "forced": {str(bit): list(flags) for bit, flags in policy.forced.items()},
                 "names": {name: catalogue.names(getattr(policy, name)) for name in _SETS},
                 "objections": list(policy.objections),
             }
@@ -89,7 +103,9 @@ def policies_text(policies: Sequence[Policy], catalogue: Catalogue) -> str:
     for policy in policies:
         sets = [(name, getattr(policy, name)) for name in _SETS]
         lines = [f"  {name:<12} {mask:#x} {catalogue.names(mask)}" for name, mask in sets if mask]
-        parts.append("\n".join([f"{policy.name}: {policy.title}", *lines, f"  {'source':<12} {policy.source}"]))
+        loads = "every fpstate" if policy.restores_guest_only == "always" else "guest fpstates alone"
+        lines += [f"  {'restores':<12} guest-only state with {loads}", f"  {'source':<12} {policy.source}"]
+        parts.append("\n".join([f"{policy.name}: {policy.title}", *lines]))
     return "\n\n".join(parts)
 
 

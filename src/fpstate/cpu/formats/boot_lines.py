@@ -60,12 +60,14 @@ class Boot:
         log: what they say.
         xen: True if the lines are Xen's, False if Linux's.
         label: the CPU's name, if the log has it.
-        notes: remarks for the user.
+        guesses: what the lines left open, and how it was taken.
+        notes: other remarks for the user.
     """
 
     log: BootLog
     xen: bool = False
     label: str | None = None
+    guesses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -109,6 +111,7 @@ def dumps_of(boots: Sequence[Boot]) -> list[Dump]:
             index=index,
             os_linux=not boot.xen,
             boot_log=boot.log,
+            guesses=tuple(boot.guesses),
             notes=(_PARTIAL, *boot.notes),
         )
         for index, boot in enumerate(boots)
@@ -135,7 +138,7 @@ def parse_boots(lines: Sequence[str]) -> list[Boot]:
             raise UnreadableInput(f"more than {_MOST_BOOTS} different boots in one input")
     if guess := pending.guess():
         note = "the line with the size is missing: taken from the end of the last component"
-        boot = Boot(guess, notes=[note])
+        boot = Boot(guess, guesses=[note])
         boots.setdefault(_content(boot), boot)
     return list(boots.values())
 
@@ -158,7 +161,7 @@ def _read(line: str, pending: _Pending) -> Boot | None:
         return Boot(BootLog(int(match[1], 16), int(match[2], 0), compacted, pending.numbers()))
     elif match := _XEN.search(line):
         boot = Boot(BootLog(int(match[3], 16), int(match[1], 16), None), xen=True)
-        boot.notes.append("Xen's line: it does not say in which format the size is")
+        boot.guesses.append("Xen's line: it does not say in which format the size is")
         if match[2] and int(match[2], 16) != int(match[1], 16):
             boot.notes.append(f"uncompressed, Xen says, the size is {int(match[2], 16)} bytes")
         return boot

@@ -52,11 +52,11 @@ def parse(data: bytes, name: str) -> list[Dump]:
     if not _is_leaf_0(records[0]):
         for subleaf, values in enumerate(records[:_SUBLEAVES]):
             found.add(0xD, subleaf, values)
-        note = "raw records: taken as sub-leaves 0, 1, 2, ... of leaf 0xd"
-        return found.dumps(format="raw", notes=(note,))
+        guess = "raw records: taken as sub-leaves 0, 1, 2, ... of leaf 0xd"
+        return found.dumps(format="raw", guesses=(guess,))
     leaf = 0
     for values in records:
         leaf = 0 if _is_leaf_0(values) else leaf + 1
         found.add(leaf, 0, values)
-    note = "raw records: taken as leaves 0, 1, 2, ..., sub-leaf 0 of each"
-    return found.dumps(format="raw", notes=(note,))
+    guess = "raw records: taken as leaves 0, 1, 2, ..., sub-leaf 0 of each"
+    return found.dumps(format="raw", guesses=(guess,))

@@ -54,27 +54,27 @@ class _LogicalCpu:
     last: int = -1
 
     def leaves(self) -> tuple[dict[tuple[int, int], Registers], list[str]]:
-        """Return the records by leaf and sub-leaf, with the numbers that the input left out, and notes on them."""
+        """Return the records by leaf and sub-leaf, with the numbers that the input left out, and what was guessed."""
         leaves: dict[tuple[int, int], Registers] = {}
         differing: dict[tuple[int, int], None] = {}
-        notes: list[str] = []
+        guesses: list[str] = []
         for leaf, rows in self.rows.items():
             numbers = [at if number is None else number for at, (number, _) in enumerate(rows)]
             if leaf == 0xD and all(number is None for number, _ in rows):
                 numbers = number_leaf_d([values for _, values in rows])
                 if numbers != list(range(len(numbers))):
                     shown = ", ".join(map(str, numbers))
-                    notes.append(f"the rows of leaf 0xd carry no sub-leaf numbers: read as {shown}, by their content")
+                    guesses.append(f"the rows of leaf 0xd carry no sub-leaf numbers: read as {shown}, by their content")
             for number, (_, values) in zip(numbers, rows, strict=False):
                 if leaves.setdefault((leaf, number), values) != values:
                     differing[leaf, number] = None
         if differing:
             leaf, number = next(iter(differing))
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-            notes.append(
+            guesses.append(
                 f"leaf {leaf:#x} sub-leaf {number:#x}{more}: there twice with other values, the first is taken"
             )
-        return leaves, notes
+        return leaves, guesses
 
 
 class Collector:
@@ -128,12 +128,12 @@ class Collector:
         zeros_unread: bool = False,
         os_linux: bool = False,
         complaints: tuple[str, ...] = (),
-        notes: tuple[str, ...] = (),
+        guesses: tuple[str, ...] = (),
     ) -> list[Dump]:
         """Return the logical CPUs in file order."""
         found: list[Dump] = []
         for index, cpu in enumerate(self._cpus):
-            all_leaves, own_notes = cpu.leaves()
+            all_leaves, own_guesses = cpu.leaves()
             leaves, echo_notes = without_echoes(all_leaves)
             found.append(
                 Dump(
@@ -144,7 +144,8 @@ class Collector:
                     os_linux=os_linux,
                     zeros_unread=zeros_unread,
                     complaints=complaints,
-                    notes=(*notes, *own_notes, *echo_notes),
+                    guesses=(*guesses, *own_guesses),
+                    notes=echo_notes,
                 )
             )
         return found

@@ -46,7 +46,8 @@ def load_bytes(path: str, *, stdin: BinaryIO | None = None) -> bytes:
     try:
         if path == "-":
             return _read_all(stdin or _standard_input(), "standard input")
-        with open(path, "rb") as file:  # noqa: PTH123 - a path may name a pipe or a device
+        _refuse_device(path)
+        with open(path, "rb") as file:  # noqa: PTH123 - a path may name a pipe
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size > MAX_INPUT:
                 raise _too_large(path)
@@ -78,6 +79,12 @@ def _too_large(name: str) -> UnreadableInput:
     return UnreadableInput(
         f"{name} has more than {MAX_INPUT >> 20} MiB, the most that fpstate reads", cure="cut the part with CPUID out"
     )
+
+
+def _refuse_device(path: str) -> None:
+    """Refuse a character device before it is opened: one may never answer, and none but cpuid's holds a dump."""
+    if stat.S_ISCHR(os.stat(path).st_mode):  # noqa: PTH116 - a path may name a pipe
+        raise UnreadableInput(f"cannot read {path!r}: it is a device", cure="give a file, or /dev/cpu/N/cpuid")
 
 
 def _is_cpuid_device(path: str) -> bool:
