@@ -177,7 +177,8 @@ def find(name: str, policies: Mapping[str, Policy] | None = None) -> Policy:
     folded = {key.lower().replace("_", "-"): policy for key, policy in known.items()}
     policy = folded.get(name.lower().replace("_", "-"))
     if policy is None and _version(name):
-        return for_release(name)[0]
+        nearest, _ = for_release(name)
+        policy = known.get(nearest.name)  # with the user's components in it
     if policy is None:
         raise UsageError(f"{name!r} is not a policy", cure=f"policies are {', '.join(known)}")
     return policy
