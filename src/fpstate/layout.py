@@ -96,7 +96,14 @@ class Layout:
         parts: list[tuple[int, Term]] = [(0, Term(LEGACY_SIZE, "legacy region")), (512, Term(HEADER_SIZE, "header"))]
         parts += [(s.offset, Term(s.size, s.name)) for s in self.slots if s.bit > 1]
         parts += [(h.offset, Term(h.size, h.why)) for h in self.holes]
-        return tuple(term for _, term in sorted(parts, key=lambda p: p[0]))
+        end = 0
+        terms: list[Term] = []
+        for offset, term in sorted(parts, key=lambda p: p[0]):
+            if offset < end:
+                terms.append(Term(offset - end, f"{term.what} lies over what is before it"))
+            terms.append(term)
+            end = max(end, offset + term.size)
+        return tuple(terms)
 
     def explain(self) -> str:
         """Return the sum as one line: ``10752 = 576 legacy region and header + 256 AVX + ...``."""

@@ -20,6 +20,7 @@ from fpstate.errors import UsageError
 __all__ = [
     "APX",
     "CATALOGUE",
+    "CET",
     "COMPACTED",
     "HEADER_SIZE",
     "LBR",
@@ -46,6 +47,8 @@ LEGACY: Final = 0b11
 """x87 and SSE: the components that live in the legacy region."""
 MPX: Final = 0b11000
 """BNDREGS and BNDCSR."""
+CET: Final = 0b11 << 11
+"""CET_U and CET_S."""
 LBR: Final = 15
 """The bit of arch-LBR, whose size follows the depth that leaf 1CH allows."""
 XTILEDATA: Final = 18
@@ -259,11 +262,11 @@ def _number(term: str) -> int | None:
 GROUPS: Final[dict[str, int]] = {
     "legacy": LEGACY,
     "fpsse": LEGACY,
-    "mpx": mask_of((3, 4)),
+    "mpx": MPX,
     "avx512": mask_of((5, 6, 7)),
     "amx": mask_of((17, 18)),
     "xtile": mask_of((17, 18)),
-    "cet": mask_of((11, 12)),
+    "cet": CET,
 }
 """Names for several components at once."""
 

@@ -4,7 +4,7 @@ import pytest
 
 from fpstate import cpu as cpus
 from fpstate.cpu.conclude import conclude
-from fpstate.cpu.dump import Dump, Registers
+from fpstate.cpu.dump import BootLog, Dump, Registers
 from fpstate.cpu.flags import FLAGS
 from fpstate.cpu.model import Cpu
 from fpstate.linux.abi import permission_errno, user_abi
@@ -227,12 +227,34 @@ def test_noxsave_falls_back_to_fxsave_and_its_frame() -> None:
         ("clearcpuid=avx,amx_tile", 0x1E03),
         ("clearcpuid=enqcmd", 0x61AE7),
         ("noxsaveopt", 0x61EE7),
-        ("quiet -- noxsave", 0x61EE7),
-        ('foo="a noxsave b"', 0x61EE7),
+        ("quiet -- nopku", 0x61EE7),
+        ("clearcpuid=avx clearcpuid=pku", 0x61CE7),
+        ("clearcpuid=ospke", 0x61EE7),
+        ("noxsaves=", 0x61EE7),
+        ("setcpuid=avx", 0x61EE7),
     ],
 )
 def test_clearcpuid_takes_what_depends_on_the_flag(cmdline: str, features: int) -> None:
     assert booted("sapphire-rapids", cmdline=cmdline).kernel.max_features == features
+
+
+@pytest.mark.parametrize("cmdline", ["noxsave", "quiet -- noxsave", 'foo="a noxsave b"', "clearcpuid=xsave"])
+def test_noxsave_counts_wherever_it_stands_between_spaces(cmdline: str) -> None:
+    # the FPU code looks for it before parameters are parsed (cmdline_find_option_bool)
+    assert booted("sapphire-rapids", cmdline=cmdline).fate == "fxsave"
+
+
+def test_fxsr_is_required_so_that_clearing_it_leaves_fxsave() -> None:
+    config = booted("genoa", cmdline="clearcpuid=fxsr")
+    assert (config.fate, config.kernel.max_size, config.save_instruction) == ("fxsave", 512, "FXSAVE")
+
+
+def test_without_an_fpu_the_kernel_halts() -> None:
+    config = booted("genoa", cmdline="clearcpuid=fpu")
+    assert (config.fate, config.boot_log) == (
+        "panic",
+        ("x86/fpu: Giving up, no FPU found and no math emulation present",),
+    )
 
 
 def test_a_flag_without_a_name_says_which_number_to_use() -> None:
@@ -390,3 +412,104 @@ def test_one_missing_alignment_flag_of_amx_is_hidden_by_the_other_and_two_are_no
     assert (hidden.fate, hidden.kernel.max_size) == ("xsave", 10752)
     shown = boot(conclude(Dump(format="test", leaves=both), name="made", source="test"), find("linux-6.18"))
     assert shown.xsave_disabled == "XSAVE consistency problem: size 10744 != kernel_size 10752"
+
+
+# -- recorded in whatever state --------------------------------------------------------------------------------------
+
+
+def altered(name: str, changes: dict[int, Registers]) -> BootConfig:
+    leaves = {**cpus.by_name(name).leaves, **{(0xD, i): r for i, r in changes.items()}}
+    return boot(conclude(Dump(format="test", leaves=leaves), name="altered", source="test"), find("linux-6.18"))
+
+
+@pytest.mark.parametrize("ebx0", [0, 256, 900, 3000, 20000])
+@pytest.mark.parametrize("ebx1", [576, 0x988, 0x9B0])
+def test_a_wrong_current_size_is_accepted_in_whichever_state_the_dump_was_taken(ebx0: int, ebx1: int) -> None:
+    # what real kernels did: accepted without a word
+    config = altered("tiger-lake", {0: (0x2E7, ebx0, 0xA88, 0), 1: (0xF, ebx1, 0x3900, 0)})
+    assert (config.fate, config.kernel.max_size) == ("xsave", 2480)
+
+
+def test_without_xsavec_the_current_size_is_the_kernels_and_must_agree() -> None:
+    config = altered("haswell", {0: (7, 576, 832, 0), 2: (264, 576, 0, 0)})
+    assert config.xsave_disabled == "XSAVE consistency problem: size 840 != kernel_size 832"
+
+
+def test_a_moved_offset_leaves_the_total_that_the_cpu_states() -> None:
+    config = altered("tiger-lake", {0: (0x2E7, 576, 0xA88, 0), 1: (0xF, 576, 0x3900, 0), 9: (8, 3000, 0, 0)})
+    assert (config.user.max_size, config.user.default_size) == (2696, 3008)
+
+
+def test_pkru_of_64_bytes_is_zen_2s_alone() -> None:
+    config = altered("tiger-lake", {0: (0x2E7, 576, 0xA88, 0), 1: (0xF, 576, 0x3900, 0), 9: (64, 2688, 0, 0)})
+    assert config.xsave_disabled == "XSAVE consistency problem: size 2536 != kernel_size 2480"
+
+
+def test_a_user_component_in_xss_faults_at_xsetbv() -> None:
+    config = altered("zen4", {0: (0xE7, 0x980, 0x980, 0), 1: (0xF, 0x988, 0x1A00, 0), 9: (8, 0, 1, 0)})
+    assert "XSETBV of 0x2e7: CPUID.0DH.0 does not enumerate 0x200" in str(config.panic)
+
+
+def test_a_supervisor_component_without_xsaves_disables_xsave() -> None:
+    leaves = {**cpus.by_name("tiger-lake").leaves, (0xD, 9): (8, 2688, 1, 0)}
+    cpu = conclude(Dump(format="test", leaves=leaves), name="altered", source="test")
+    config = boot(cpu, find("linux-6.18"), "noxsaves")
+    assert config.xsave_disabled == ("XSAVE consistency problem: Got supervisor feature 9, but XSAVES not advertised")
+
+
+def test_sizes_consistently_altered_are_believed() -> None:
+    # AVX of 248 bytes, and everything (2e7 | 3900) summed with it: 2616 - 8
+    everything = cpus.by_name("tiger-lake").compacted_size(0x2E7 | 0x3900)
+    config = altered(
+        "tiger-lake", {0: (0x2E7, 0xA88, 0xA88, 0), 1: (0xF, everything - 8, 0x3900, 0), 2: (248, 576, 0, 0)}
+    )
+    assert (config.fate, config.kernel.max_size) == ("xsave", 2472)
+
+
+def test_a_wrong_current_size_does_not_reach_the_frame_of_permitted_amx() -> None:
+    config = altered("sapphire-rapids", {0: (0x602E7, 20000, 11008, 0)})
+    abi = user_abi(config)
+    assert abi.frame_dynamic is not None
+    assert (abi.regset_size, abi.frame_dynamic.xstate_size, abi.altstack_min_permitted) == (20000, 11008, 11837)
+
+
+def test_the_disable_path_leaves_permissions_and_independent_features_alone() -> None:
+    leaves = {**cpus.by_name("sapphire-rapids").leaves, (0xD, 1): (0x1F, 900, 0xDD00, 0)}
+    cpu = conclude(Dump(format="test", leaves=leaves), name="altered", source="test")
+    config = boot(cpu, find("linux-6.18"), debug_fpu=False)
+    assert config.kernel.independent_features == 0x8000
+    assert user_abi(config).xcomp_perm == 0x202E7
+
+
+def test_a_failed_write_of_xss_harms_only_a_kernel_that_manages_supervisor_state() -> None:
+    leaves = {**cpus.by_name("alder-lake").leaves, (0xD, 1): (0xF, 0x3C0, 0x100, 0)}
+    cpu = conclude(Dump(format="test", leaves=leaves), name="altered", source="test")
+    config = boot(cpu, find("linux-6.7"))
+    assert (config.fate, config.xss) == ("xsave", 0)
+
+
+def test_kvm_offers_cet_all_or_not_at_all() -> None:
+    half = {**cpus.by_name("zen4").leaves, (0xD, 1): (0xF, 0x990, 0x800, 0)}
+    cpu = conclude(Dump(format="test", leaves=half), name="altered", source="test")
+    assert kvm_view(boot(cpu, find("linux-6.18"))).supported_xss == 0
+    assert kvm_view(booted("zen4")).supported_xss == 0x1800
+    assert kvm_view(booted("zen4", "linux-6.17")).supported_xss == 0, "the KVM part came one release later"
+    assert kvm_view(booted("genoa", "independent", "clearcpuid=519")).supported_xss == 0
+
+
+def test_a_boot_log_with_amx_had_xfd() -> None:
+    # bootlogs: Xeon Platinum 8480 under 6.9-rc4, features 0x60ee7, 10752 bytes
+    components = {
+        2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8),
+        10: (2440, 8), 11: (2448, 16), 17: (2496, 64), 18: (2560, 8192),
+    }  # fmt: skip
+    log = BootLog(0x60EE7, 10752, compacted=True, components=components)
+    config = boot(conclude(Dump(format="log", boot_log=log), name="log", source="test"), find("linux-6.12"))
+    assert (config.fate, config.kernel.max_features, config.kernel.max_size) == ("xsave", 0x60EE7, 10752)
+
+
+def test_a_dump_of_amx_without_sub_leaf_1_does_not_panic() -> None:
+    leaves = {key: r for key, r in cpus.by_name("sapphire-rapids").leaves.items() if key != (0xD, 1)}
+    config = boot(conclude(Dump(format="test", leaves=leaves), name="partial", source="test"), find("linux-6.18"))
+    assert config.fate == "xsave"
+    assert config.kernel.max_features >> 17 & 3 == 3

@@ -79,6 +79,9 @@ def test_centaur_fills_in_sub_leaves_that_it_does_not_enumerate() -> None:
         ("flag-without-component", changed(0, eax=0x600E7), "0DH.9", "leaves the flag set"),
         ("shstk-without-cet", changed(1, ecx=0xC500), "0DH.11", "the first user of one dies"),
         ("amx-without-xfd", changed(1, eax=0xF), "0DH.1:EAX", "panics: general protection fault at XSETBV"),
+        ("wrong-mask", {**changed(0, eax=0x600E7), **changed(1, ecx=0xDF00)}, "0DH.9", "does not enumerate 0x200"),
+        ("tile-palette", {(0x1D, 1): (0x04001000, 0x00080040, 16, 0)}, "1DH.1", "accepts it without a word"),
+        ("tiles", {(0x1D, 1): (0x04001000, 0x00040040, 16, 0)}, "1DH", "calculated size is 4096 bytes"),
         ("tiles", changed(0, leaf=0x1D, eax=0), "1DH.0:EAX", "calculated size is 0 bytes, cpu state 8192 bytes"),
         ("lbr-size", {**changed(15, eax=816), (0x1C, 0): (0x4000000B, 7, 0, 0)}, "0DH.15:EAX", "uses MSRs"),
     ],
@@ -138,3 +141,34 @@ def test_what_the_kernel_itself_said_is_a_finding() -> None:
     dump = Dump(format="test", leaves=SPR.leaves, complaints=("XSAVE consistency problem: size 8 != kernel_size 9",))
     found = lint(conclude(dump, name="paste", source="test"), find("linux-6.18")).findings
     assert [(f.rule, f.leaf, f.linux) for f in found] == [("kernel-complaint", "0DH", "gave up XSAVE")]
+
+
+def test_when_linux_fails_and_no_rule_says_why_that_is_a_finding() -> None:
+    # AVX is cleared in leaf 1, AVX-512 is left in leaf 7: XSETBV of 0x602e3
+    eax, ebx, ecx, edx = SPR.leaves[1, 0]
+    found = lint_leaves({(1, 0): (eax, ebx, ecx & ~(1 << 28), edx)}).findings
+    assert [f.rule for f in found] == ["linux-fails"]
+    assert "XSETBV of 0x602e3" in found[0].linux
+
+
+def test_palettes_are_judged_by_the_largest() -> None:
+    more = {(0x1D, 0): (2, 0, 0, 0), (0x1D, 2): (0x04001000, 0x00040040, 16, 0)}
+    assert lint_leaves(more).findings == ()
+
+
+def test_without_xsavec_a_wrong_current_size_is_what_linux_gives_up_on() -> None:
+    found = lint_leaves({(0xD, 0): (7, 900, 832, 0)}, base=cpus.by_name("haswell").leaves).findings
+    assert [f.rule for f in found] == ["standard-current"]
+    assert "size 832 != kernel_size 900" in found[0].linux
+
+
+def test_sub_leaves_of_supervisor_components_are_not_judged_without_sub_leaf_1() -> None:
+    leaves = {key: registers for key, registers in SPR.leaves.items() if key != (0xD, 1)}
+    assert lint_leaves({}, base=leaves).findings == ()
+
+
+def test_the_kernels_warning_is_quoted_in_the_policys_own_words() -> None:
+    leaves = {**SPR.leaves, (0xD, 12): (32, 0, 1, 0)}
+    cpu = conclude(Dump(format="test", leaves=leaves), name="test", source="test")
+    (found,) = [f for f in lint(cpu, find("cet-v8")).findings if f.rule == "size"]
+    assert "[Control-flow Kernel registers]: struct is 24 bytes, cpu state 32 bytes" in found.linux

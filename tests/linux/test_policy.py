@@ -42,7 +42,8 @@ def test_every_policy_says_where_it_comes_from(policy: Policy) -> None:
     ("release", "name", "remark"),
     [
         ("6.18.44-fc-v669", "linux-6.18", None),
-        ("6.17.0-rc5-next-20250912", "linux-6.18", None),
+        ("6.17.0-rc5-next-20250912", "linux-6.17", None),
+        ("6.9.12", "linux-6.7", None),
         ("7.2.13+deb14-amd64", "linux-6.18", None),
         ("6.16.0", "linux-6.16", None),
         ("6.12.107", "linux-6.12", None),

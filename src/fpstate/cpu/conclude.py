@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise, product
 
 from fpstate.cpu import flags as cpu_flags
 from fpstate.cpu.dump import BootLog, Dump
 from fpstate.cpu.model import Component, Cpu
+from fpstate.cpu.places import choose
 from fpstate.errors import CannotTell
-from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, Catalogue, Placement, Xfeature, bits
+from fpstate.xfeatures import CATALOGUE, LEGACY, XTILEDATA, Catalogue, Xfeature, bits
 
 __all__ = ["conclude"]
 
@@ -98,7 +98,7 @@ def _read_subleaves(dump: Dump, mask: int, xss: int) -> tuple[dict[int, Componen
             unread |= 1 << bit
         else:
             size, offset, attributes, _ = registers
-            supervisor = bool(attributes & 1)
+            supervisor = bool(attributes & 1) or bool(xss >> bit & 1 and not any(registers))
             place = None if supervisor or (xss >> bit & 1 and not offset) else offset
             shown[bit] = Component(bit, size, place, supervisor, bool(attributes & 2), bool(attributes & 4))
     return shown, missing, unread
@@ -125,7 +125,7 @@ def _deduce(
             guesses.append(
                 f"component {bit} ({row.name}): sub-leaf not in the input; {row.size} bytes as on known CPUs"
             )
-    places, rivals = _place(user, shown, all_size)
+    places, rivals = choose(user, shown, all_size)
     for row, place in zip(user, places, strict=True):
         if place is None:
             found[row.bit] = _by_catalogue(row)
@@ -144,38 +144,6 @@ def _deduce(
 
 def _by_catalogue(row: Xfeature) -> Component:
     return Component(row.bit, row.size, None, row.supervisor, row.aligned, row.xfd, origin="catalogue")
-
-
-def _place(rows: list[Xfeature], shown: Mapping[int, Component], all_size: int) -> tuple[list[Placement | None], int]:
-    """Choose a standard-format place for each of *rows*: the choice of real places that fits best.
-
-    It fits if nothing overlaps and the area ends at CPUID.0DH.0:ECX (*all_size*); among those, the choice that
-    mixes the fewest families of layouts.  Also returns how many other choices fit as well.
-    """
-    taken = [(c.offset, c.offset + c.size) for c in shown.values() if c.offset is not None]
-    choices: list[tuple[int, tuple[Placement, ...]]] = []
-    known = [row for row in rows if row.placements]
-    for choice in product(*(row.placements for row in known)):
-        spans = sorted([*taken, *((p.offset, p.offset + p.size) for p in choice)])
-        overlap = any(a[1] > b[0] for a, b in pairwise(spans))
-        if not overlap and max((end for _, end in spans), default=MIN_SIZE) == all_size:
-            families = {p.layout for p in choice} | {_family(c) for c in shown.values()}
-            choices.append((len(families - {"all", ""}), choice))
-    if not choices:
-        return [None] * len(rows), 0
-    fewest = min(families for families, _ in choices)
-    best = [choice for families, choice in choices if families == fewest]
-    by_bit = {row.bit: place for row, place in zip(known, best[0], strict=True)}
-    return [by_bit.get(row.bit) for row in rows], len(best) - 1
-
-
-def _family(component: Component) -> str:
-    """Return the layout family that a shown component's place belongs to; empty if to none."""
-    row = CATALOGUE.get(component.bit)
-    for place in row.placements if row else ():
-        if place.offset == component.offset and place.size == component.size:
-            return place.layout
-    return ""
 
 
 def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: Catalogue) -> Cpu:
@@ -207,6 +175,8 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
     format_flags = {"XSAVEC"} if log.compacted else set()
     if supervisor:
         format_flags.add("XSAVES")
+    if log.features >> XTILEDATA & 1:
+        format_flags |= {"XGETBV1", "XSAVES", "XFD"}  # or the kernel would not have kept it
     return Cpu(
         name=name,
         source=source,
@@ -214,7 +184,7 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
         xss_mask=supervisor,
         components=components,
         flags=frozenset({"FPU", "FXSR", "XMM", "XSAVE", *format_flags, *(g for g in gates if g)}),
-        flags_unknown=frozenset({"XSAVEOPT", "XGETBV1"} | ({"XSAVEC", "XSAVES"} - format_flags)),
+        flags_unknown=frozenset({"XSAVEOPT", "XGETBV1", "XSAVEC", "XSAVES", "XFD"} - format_flags),
         boot_log=log,
         dump=dump,
         guesses=(*dump.guesses, *guesses),

@@ -10,15 +10,16 @@ to Linux's registers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from fpstate.cpu.dump import Leaves
 from fpstate.cpu.model import Component, Cpu, compacted_size, standard_size
+from fpstate.cpu.places import usual
 from fpstate.cpu.xcr0 import fault
 from fpstate.errors import CannotTell
-from fpstate.xfeatures import CATALOGUE, LBR, LEGACY, MPX, bits, mask_of
+from fpstate.xfeatures import CATALOGUE, LEGACY, MPX, bits, mask_of
 
 __all__ = ["EbxRule", "Explanation", "compacted_rule", "explain_compacted", "explain_standard", "standard_rule"]
 
@@ -71,15 +72,29 @@ class EbxRule:
 @lru_cache(maxsize=256)
 def standard_rule(cpu: Cpu) -> EbxRule:
     """Return how *cpu* answers CPUID.0DH.0:EBX."""
-    return EbxRule(explain_standard(cpu), cpu.components, standard=True)
+    explanation = explain_standard(cpu)
+    components = _usual(cpu) if explanation.rule == "architectural" else cpu.components
+    return EbxRule(explanation, components, standard=True)
 
 
 @lru_cache(maxsize=256)
 def compacted_rule(cpu: Cpu) -> EbxRule:
     """Return how *cpu* answers CPUID.0DH.1:EBX."""
     explanation = explain_compacted(cpu)
-    components = _architectural(cpu) if explanation.rule == "architectural" else cpu.components
+    components = _usual(cpu) if explanation.rule == "architectural" else cpu.components
     return EbxRule(explanation, components, standard=False)
+
+
+@lru_cache(maxsize=256)
+def _usual(cpu: Cpu) -> Mapping[int, Component]:
+    """Return the components of *cpu* as every known CPU has them; its own, the same object, if nothing is unusual.
+
+    Where a sub-leaf says what no other CPU's says, and a recorded size is explained by the usual value as well, it is
+    likelier that the sub-leaf was altered than that the whole CPU was.
+    """
+    all_size = cpu.leaves[0xD, 0][2] if (0xD, 0) in cpu.leaves else 0
+    found = usual(cpu.components, cpu.xcr0_mask, all_size, cpu.catalogue)
+    return cpu.components if found == cpu.components else found
 
 
 def _states(cpu: Cpu) -> Iterator[tuple[int | None, int | None, Leaves]]:
@@ -90,26 +105,32 @@ def _states(cpu: Cpu) -> Iterator[tuple[int | None, int | None, Leaves]]:
 
 
 def explain_standard(cpu: Cpu) -> Explanation:
-    """Explain CPUID.0DH.0:EBX by an XCR0 that *cpu* accepts."""
-    explanation = Explanation("unknown", None)
-    for xcr0, _, leaves in _states(cpu):
-        if (0xD, 0) not in leaves:
-            continue
-        recorded = leaves[0xD, 0][1]
-        explanation = _explain_standard(cpu, recorded, xcr0)
-        if explanation.rule != "sum":
-            return explanation
-    return explanation
+    """Explain CPUID.0DH.0:EBX by an XCR0 that *cpu* accepts, or by a known mistake."""
+    found = [_explain_standard(cpu, leaves[0xD, 0][1], xcr0) for xcr0, _, leaves in _states(cpu) if (0xD, 0) in leaves]
+    return _strongest(found)
 
 
 def _explain_standard(cpu: Cpu, recorded: int, stated: int | None) -> Explanation:
+    candidates = (stated,) if stated is not None else tuple(_xcr0_candidates(cpu))
     try:
-        for xcr0 in (stated,) if stated is not None else _xcr0_candidates(cpu):
-            if standard_size(cpu.components, xcr0) == recorded:
-                return Explanation("sum", recorded, xcr0=xcr0)
+        ways: tuple[tuple[Rule, Mapping[int, Component]], ...] = (("sum", cpu.components),)
+        if _usual(cpu) is not cpu.components:
+            ways = (("architectural", _usual(cpu)), *ways)
+        for rule, components in ways:
+            for xcr0 in candidates:
+                if standard_size(components, xcr0) == recorded:
+                    plain = standard_size(cpu.components, xcr0)
+                    return Explanation(rule, recorded, xcr0=xcr0, contradicts=plain != recorded)
     except CannotTell:
         return Explanation("sum", recorded)
     return Explanation("fixed", recorded, xcr0=stated, contradicts=True)
+
+
+def _strongest(found: list[Explanation]) -> Explanation:
+    """Return, of the explanations of several states, the one that proves most."""
+    odd = [explanation for explanation in found if explanation.rule != "sum"]
+    proven = [explanation for explanation in odd if explanation.contradicts]
+    return next(iter(proven or odd or found[-1:]), Explanation("unknown", None))
 
 
 def explain_compacted(cpu: Cpu) -> Explanation:
@@ -117,50 +138,46 @@ def explain_compacted(cpu: Cpu) -> Explanation:
     if "XSAVEC" not in cpu.flags and "XSAVES" not in cpu.flags:
         return Explanation("unknown", None)
     found = [_explain_compacted(cpu, leaves, *state) for *state, leaves in _states(cpu) if (0xD, 1) in leaves]
-    odd = [explanation for explanation in found if explanation.rule != "sum"]
-    proven = [explanation for explanation in odd if explanation.contradicts]
-    return next(iter(proven or odd or found[-1:]), Explanation("unknown", None))
+    return _strongest(found)
 
 
 def _explain_compacted(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Explanation:
     recorded = leaves[0xD, 1][1]
-    pairs = list(_pairs(cpu, leaves, xcr0, xss))
     ways: list[tuple[Rule, Mapping[int, Component], bool]] = [
         ("sum", cpu.components, True),
         ("no alignment", cpu.components, False),
     ]
-    usual = _architectural(cpu)
-    if usual != cpu.components:
-        # A sub-leaf says what no other CPU's says.  Where both explain the number, it is likelier that the sub-leaf
-        # was altered than that the whole CPU was.
-        ways.insert(0, ("architectural", usual, True))
-    for rule, components, align in ways:
-        for user, supervisor in pairs:
-            if compacted_size(components, user | supervisor, align=align) == recorded:
-                plain = compacted_size(cpu.components, user | supervisor)
-                return Explanation(rule, recorded, user, supervisor, contradicts=plain != recorded)
+    if _usual(cpu) is not cpu.components:
+        ways.insert(0, ("architectural", _usual(cpu), True))
+    for pairs in _pairs(cpu, leaves, xcr0, xss):
+        for rule, components, align in ways:
+            for user, supervisor in pairs:
+                if compacted_size(components, user | supervisor, align=align) == recorded:
+                    plain = compacted_size(cpu.components, user | supervisor)
+                    return Explanation(rule, recorded, user, supervisor, contradicts=plain != recorded)
     return Explanation("fixed", recorded, contradicts=True)
 
 
-def _pairs(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Iterator[tuple[int, int]]:
-    """Yield the (XCR0, IA32_XSS) under which *leaves* may have been recorded, the likeliest first."""
-    supported = cpu.xss_mask or 0
-    if "XSAVES" not in cpu.flags:
-        supported = 0
-    ebx0 = leaves[0xD, 0][1] if (0xD, 0) in leaves else None
-    if xcr0 is not None:
-        users = [xcr0]
-    else:
-        users = [u for u in _xcr0_candidates(cpu) if ebx0 is None or _matches(cpu, u, ebx0)]
-        users = users or [cpu.xcr0_mask]
-    if xss is not None:
-        yield from ((user, xss) for user in users)
-        return
+def _pairs(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Iterator[list[tuple[int, int]]]:
+    """Yield the (XCR0, IA32_XSS) under which *leaves* may have been recorded, in groups, the likeliest first.
+
+    First come XCR0 values that D.0:EBX agrees with, under what an operating system sets in IA32_XSS: all, none, or
+    what Linux does; then the same under any IA32_XSS; then any XCR0 at all, for D.0:EBX itself may be wrong.
+    """
+    supported = (cpu.xss_mask or 0) if "XSAVES" in cpu.flags else 0
     if cpu.dump.os_linux:
         supported &= _LINUX_XSS
-    for supervisor in _subsets(supported):
-        for user in users:
-            yield user, supervisor
+    likely = [xss] if xss is not None else list(dict.fromkeys((supported, 0, supported & _LINUX_XSS)))
+    any_xss = [] if xss is not None else [x for x in _subsets(supported) if x not in likely]
+    if xcr0 is not None:
+        users, others = [xcr0], []
+    else:
+        ebx0 = leaves[0xD, 0][1] if (0xD, 0) in leaves else None
+        candidates = list(dict.fromkeys(_xcr0_candidates(cpu)))
+        users = [u for u in candidates if ebx0 is None or _matches(cpu, u, ebx0)]
+        others = [u for u in candidates if u not in users]
+    for some, supervisors in ((users, likely), (users, any_xss), (others, likely), (others, any_xss)):
+        yield [(user, supervisor) for supervisor in supervisors for user in some]
 
 
 def _matches(cpu: Cpu, xcr0: int, ebx: int) -> bool:
@@ -198,16 +215,3 @@ def _subsets(mask: int) -> Iterator[int]:
     numbers = list(bits(mask))[:12]
     for pick in range(1, (1 << len(numbers)) - 1):
         yield sum(1 << bit for i, bit in enumerate(numbers) if pick >> i & 1)
-
-
-def _architectural(cpu: Cpu) -> dict[int, Component]:
-    """Return the components of *cpu* with the size and alignment that every other CPU gives them."""
-    components = dict(cpu.components)
-    for bit, component in cpu.components.items():
-        row = cpu.catalogue.get(bit)
-        if row is None or component.origin != "cpuid" or bit == LBR:
-            continue
-        known = {row.size, *(place.size for place in row.placements)}
-        size = component.size if component.size in known else row.size
-        components[bit] = replace(component, size=size, aligned=row.aligned)
-    return components

@@ -97,23 +97,25 @@ def user_abi(config: BootConfig) -> UserAbi:
         user.default_size,
         user.default_size + MAGIC2_SIZE,
     )
-    frame_dynamic = Frame(user.max_features, user.max_size, user.max_size + MAGIC2_SIZE) if dynamic else None
-    need = largest - fpu_part(user.max_size, xsave=xsave) + user.max_size
+    permitted = config.user_permitted_size
+    frame_dynamic = Frame(user.max_features, permitted, permitted + MAGIC2_SIZE) if dynamic else None
+    around = largest - fpu_part(user.max_size, xsave=xsave)
     return UserAbi(
         max_sigframe=largest,
         minsigstksz=largest,
         frame=frame,
         frame_dynamic=frame_dynamic,
-        altstack_min=largest - fpu_part(user.max_size, xsave=xsave) + user.default_size + 1
+        altstack_min=max(MINSIGSTKSZ, around + user.default_size + 1)
         if config.parameters.strict_sas_size
         else MINSIGSTKSZ,
-        altstack_min_permitted=need + 1 if dynamic else None,
+        altstack_min_permitted=max(MINSIGSTKSZ, around + permitted + 1) if dynamic else None,
         regset_size=user.max_size if xsave else None,
         regset_xfeatures=user.max_features if xsave else 0,
         xcomp_supp=user.max_features | user.legacy_features,
-        xcomp_perm=config.kernel.default_features & config.policy.user if xsave else 0,
-        xcomp_guest_perm=config.guest.features & config.policy.user if xsave else 0,
-        xcomp_perm_after=user.max_features if xsave else 0,
+        # The disable path leaves these sets alone, and a new process copies them.
+        xcomp_perm=config.kernel.default_features & config.policy.user,
+        xcomp_guest_perm=config.guest.features & config.policy.user,
+        xcomp_perm_after=config.kernel.default_features & config.policy.user | dynamic,
     )
 
 
@@ -126,6 +128,6 @@ def permission_errno(config: BootConfig, number: int) -> int:
     if not 0 <= number < config.policy.xfeature_max:
         return errno.EINVAL
     requested = 1 << number & config.policy.user_dynamic
-    if not requested or requested & ~config.user.max_features or config.fate != "xsave":
+    if not requested or requested & ~config.user.max_features:
         return errno.EOPNOTSUPP
     return 0

@@ -21,7 +21,7 @@ from fpstate.xfeatures import APX, LBR, LEGACY, MIN_SIZE, MPX, XTILEDATA, Xfeatu
 __all__ = ["boot"]
 
 FXSAVE_SIZE = 512
-FSAVE_SIZE = 112
+"""Bytes of the legacy image.  A 64-bit kernel requires FXSR, so that clearing it leaves FXSAVE in use."""
 INIT_FPSTATE_ROOM = 4096
 """sizeof(init_fpstate.regs): the static union is padded to a page."""
 _TILE_ROW_BYTES = 1024
@@ -64,8 +64,7 @@ class _Boot:
         self.guest_features = self.independent = self.supervisor = 0
         self.xcr0 = self.xss = self.xfd = 0
         self.compacted = False
-        self.legacy_size = FXSAVE_SIZE if "FXSR" in self.flags else FSAVE_SIZE
-        self.fate: Fate = "fxsave" if "FXSR" in self.flags else "fsave"
+        self.fate: Fate = "fxsave"
         self.disabled: str | None = None
         self.panic: str | None = None
         self._legacy_sizes()
@@ -90,7 +89,7 @@ class _Boot:
             cleared.add(erratum.clears)
             self.assumptions.append(f"{erratum.name}: {erratum.clears} cleared, as without fixed microcode")
         top = cpu.register(0, 0)
-        if top is not None and top[0] < 0xD and "XSAVE" in flags:
+        if top is not None and top[0] < 0xD and "XSAVE" in flags - cpu_flags.cascade(cleared):
             cleared.add("XSAVE")
             self.log.append("CPU: CPU feature xsave disabled, no CPUID level 0xd")
         return frozenset(flags) - cpu_flags.cascade(cleared)
@@ -102,22 +101,25 @@ class _Boot:
         if name == "XSAVE":
             return bool(self.cpu.xcr0_mask)
         if cpu_flags.FLAGS[name].leaf == 0xD:
-            return False
+            # AMX is not usable without XFD: a source that shows the one and is silent on the other means both.
+            return bool(self.cpu.mask >> XTILEDATA & 1) and name in {"XSAVEC", "XGETBV1", "XSAVES", "XFD"}
         gated = {"PKU": "OSPKE"}.get(name, name)
         return any(row.flag == gated and self.cpu.mask & row.mask for row in self.cpu.catalogue)
 
     def _legacy_sizes(self) -> None:
         """Step 5, and the disable path: every size is the legacy size."""
-        self.kernel_max_size = self.kernel_default_size = self.legacy_size
-        self.user_max_size = self.user_default_size = self.legacy_size
-        self.guest_size = self.guest_allocated = self.legacy_size
+        self.kernel_max_size = self.kernel_default_size = FXSAVE_SIZE
+        self.user_max_size = self.user_default_size = self.user_permitted_size = FXSAVE_SIZE
+        self.guest_size = self.guest_allocated = FXSAVE_SIZE
 
     # -- fpu__init_system_xstate() -------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Boot, to whichever end."""
         if "FPU" not in self.flags:
-            self.disabled, self.log = "x86/fpu: No FPU detected", [*self.log, "x86/fpu: No FPU detected"]
+            line = "x86/fpu: Giving up, no FPU found and no math emulation present"
+            self.log.append(line)
+            self.fate, self.disabled, self.panic = "panic", line, "the kernel halts: it has no FPU"
             return
         if "XSAVE" not in self.flags:
             self._without_xsave()
@@ -140,9 +142,8 @@ class _Boot:
 
     def _without_xsave(self) -> None:
         had = self.cpu.has_xsave
-        line = f"x86/fpu: x87 FPU will use {'FXSAVE' if self.fate == 'fxsave' else 'FSAVE'}"
-        self.log.append(line)
-        self.log.append(f"signal: max sigframe size: {max_sigframe(self.legacy_size, xsave=False)}")
+        self.log.append("x86/fpu: x87 FPU will use FXSAVE")
+        self.log.append(f"signal: max sigframe size: {max_sigframe(FXSAVE_SIZE, xsave=False)}")
         self.disabled = "XSAVE was cleared by the kernel" if had else "the CPU has no XSAVE (CPUID.1:ECX[26] = 0)"
         if had and "XSAVE" not in self.parameters.cleared and len(self.log) > 2:
             self.disabled = self.log[0]
@@ -196,18 +197,22 @@ class _Boot:
     def _enable(self) -> None:
         """Step 14, fpu__init_cpu_xstate(): CR4.OSXSAVE, IA32_XFD, XCR0, IA32_XSS; any of them may fault."""
         broken = fault(self.user_max)
-        if broken:
-            raise _PanicError(f"general protection fault at XSETBV of {self.user_max:#x}: {broken.text}")
+        absent = self.user_max & ~self.cpu.xcr0_mask
+        if broken or absent:
+            why = broken.text if broken else f"CPUID.0DH.0 does not enumerate {absent:#x}"
+            raise _PanicError(f"general protection fault at XSETBV of {self.user_max:#x}: {why}")
         self.xcr0 = self.user_max
         if "XSAVES" not in self.flags:
             return
         self.xss = self.supervisor | self.independent
         unsupported = self.xss & ~(self.cpu.xss_mask or 0)
-        if unsupported:
-            raise _PanicError(
-                f"general protection fault at WRMSR of {self.xss:#x} to IA32_XSS, which lacks {unsupported:#x}; "
-                "IA32_XSS stays 0, and the first XRSTORS of a supervisor component faults without end"
-            )
+        if not unsupported:
+            return
+        failed = f"WRMSR of {self.xss:#x} to IA32_XSS faults, for the CPU lacks {unsupported:#x}; IA32_XSS stays 0"
+        if self.supervisor:
+            raise _PanicError(f"{failed}, and the first XRSTORS of a supervisor component faults without end")
+        self.assumptions.append(f"{failed} (unchecked MSR access error), which harms nothing here")
+        self.xss = 0
 
     def _size(self) -> None:
         """Steps 15, 16 and 18: sizes from CPUID, sizes by addition, and whether they agree."""
@@ -220,6 +225,7 @@ class _Boot:
             raise _DisabledError(line, line)
         self.kernel_default_size = self._calculate(self.kernel_default, compacted=self.compacted)
         self.user_default_size = self._calculate(self.user_default, compacted=False)
+        self.user_permitted_size = self._calculate(self.user_max, compacted=False)
         self.guest_size = self._calculate(self.guest_features, compacted=self.compacted)
         self.guest_allocated = self.guest_size
         if self.policy.guest_allocation == "user-default":
@@ -268,6 +274,9 @@ class _Boot:
             elif component.size != row.struct_size:
                 name = self._boot_string(row)
                 self.log.append(f"[{name}]: struct is {row.struct_size} bytes, cpu state {component.size} bytes")
+            if component.supervisor and "XSAVES" not in self.flags:
+                line = f"XSAVE consistency problem: Got supervisor feature {bit}, but XSAVES not advertised"
+                raise _DisabledError(line, line)
 
     def _check_tiles(self, size: int) -> None:
         """check_xtile_data_against_struct(): leaf 1DH's tiles against sub-leaf 18; its verdict is not acted on."""
@@ -334,7 +343,6 @@ class _Boot:
         """Return the records as they stand."""
         xsave = self.fate == "xsave"
         save, restore = self._instructions(xsave=xsave)
-        legacy = LEGACY if "FXSR" in self.flags else int("FPU" in self.flags)
         return BootConfig(
             cpu=self.cpu,
             policy=self.policy,
@@ -344,15 +352,17 @@ class _Boot:
                 default_features=self.kernel_default,
                 max_size=self.kernel_max_size,
                 default_size=self.kernel_default_size,
-                independent_features=self.independent if xsave else 0,
+                independent_features=self.independent,
             ),
             user=StateConfig(
                 max_features=self.user_max,
                 default_features=self.user_default,
                 max_size=self.user_max_size,
                 default_size=self.user_default_size,
-                legacy_features=legacy,
+                legacy_features=LEGACY,
             ),
+            user_permitted_size=self.user_permitted_size,
+            flags=self.flags,
             guest=GuestConfig(features=self.guest_features, size=self.guest_size, allocated=self.guest_allocated),
             xcr0=self.xcr0,
             xss=self.xss,
@@ -371,7 +381,7 @@ class _Boot:
     def _instructions(self, *, xsave: bool) -> tuple[str, str]:
         """Return what the save and restore primitives were patched to."""
         if not xsave:
-            return ("FXSAVE", "FXRSTOR") if "FXSR" in self.flags else ("FNSAVE", "FRSTOR")
+            return "FXSAVE", "FXRSTOR"
         save = next((name for name in ("XSAVES", "XSAVEC", "XSAVEOPT") if name in self.flags), "XSAVE")
         return save, "XRSTORS" if "XSAVES" in self.flags else "XRSTOR"
 

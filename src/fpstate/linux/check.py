@@ -141,11 +141,12 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def _slab(size: int) -> _Claim:
-    """Claim that an object of a whole number of cache lines ends with an fpstate of *size* bytes."""
-    return _Claim(
-        f"a multiple of {CACHE_LINE} and {size}",
-        lambda seen: isinstance(seen, int) and seen > size and (seen - size) % CACHE_LINE == 0,
-    )
+    """Claim that an object is whole cache lines and, behind them, an fpstate of *size* bytes, maybe rounded up."""
+
+    def holds(seen: Seen) -> bool:
+        return isinstance(seen, int) and seen > size and 0 in {(seen - size) % CACHE_LINE, seen % CACHE_LINE}
+
+    return _Claim(f"a multiple of {CACHE_LINE} and {size}", holds)
 
 
 def _regset_size(prediction: _Prediction) -> _Claim | None:

@@ -10,15 +10,12 @@ from fpstate.cpu import flags as cpu_flags
 
 __all__ = ["Parameters", "parse"]
 
-_CLEARS: Final = {
-    "noxsave": "XSAVE",
-    "noxsaveopt": "XSAVEOPT",
-    "noxsaves": "XSAVES",
-    "nopku": "PKU",
-}
-"""Parameters that clear one flag, with what depends on it."""
+_CLEARS: Final = {"noxsave": "XSAVE", "noxsaveopt": "XSAVEOPT", "noxsaves": "XSAVES"}
+"""Words that clear one flag, with what depends on it.  The FPU code looks for them before parameters are parsed: a
+word is what stands between white space, whatever quotes or ``--`` say (``cmdline_find_option_bool()``)."""
 
 _WITHOUT_EFFECT: Final = {
+    "setcpuid": "sets flags that CPUID lacks, which is not modelled",
     "strict_sas_size": "no effect; the kernel matches strict_sas_sizeon, without '='",
     "nofxsr": "no effect on a 64-bit kernel",
     "nousershstk": "turns user shadow stacks off; xfeatures 11 and 12 stay",
@@ -46,21 +43,25 @@ class Parameters:
 
 
 def parse(text: str) -> Parameters:
-    """Read the parameters that concern xstate out of a whole kernel command line; what follows ``--`` is init's."""
+    """Read what concerns xstate out of a whole kernel command line."""
     if not text:
         return _NONE
     cleared: set[str] = set()
     notes: list[str] = []
+    early = text.split()
+    cleared.update(flag for word, flag in _CLEARS.items() if word in early)
+    lists = [word.partition("=")[2] for word in early if word.startswith("clearcpuid=")]
+    if len(lists) > 1:
+        notes.append("clearcpuid= is given more than once: the kernel takes the last one alone")
+    for name in filter(None, lists[-1].split(",") if lists else ()):
+        _clear(name, cleared, notes)
     strict: bool | None = None
     for word in _WORD.findall(text):
         if word == "--":
             break
-        key, _, value = word.replace('"', "").partition("=")
-        if key in _CLEARS and not value:
-            cleared.add(_CLEARS[key])
-        elif key == "clearcpuid":
-            for name in filter(None, value.split(",")):
-                _clear(name, cleared, notes)
+        key, _, _ = word.replace('"', "").partition("=")
+        if word == "nopku":
+            cleared.add("PKU")
         elif key in {"strict_sas_sizeon", "strict_sas_sizeoff"}:
             strict = key.endswith("on")
         elif key in _WITHOUT_EFFECT:
@@ -73,6 +74,9 @@ _NONE: Final = Parameters("")
 
 def _clear(name: str, cleared: set[str], notes: list[str]) -> None:
     flag = cpu_flags.find(name)
+    if flag is not None and flag.name == "OSPKE":
+        notes.append(f"clearcpuid={name} has no effect: the kernel sets that flag itself, later; use clearcpuid=pku")
+        return
     if flag is not None:
         cleared.add(flag.name)
         return

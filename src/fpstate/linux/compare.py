@@ -33,7 +33,7 @@ Home = Literal["nowhere", "every fpstate", "fpstates on permission", "guest fpst
 it, and used it; in guests' alone; in a buffer outside the core's management; in registers that KVM reads and writes one
 by one."""
 
-After = Literal["initial", "the task's", "the guest's", "as KVM leaves them", "untouched"]
+After = Literal["initial", "the task's", "the guest's", "as KVM leaves them", "switched apart", "untouched"]
 """What the component's registers hold once a task's fpstate was loaded after a guest's."""
 
 
@@ -172,7 +172,9 @@ def _home(config: BootConfig, bit: int) -> Home:
         return "fpstates on permission"
     if config.xss >> bit & 1 and config.policy.independent >> bit & 1:
         return "own buffer"
-    if config.policy.raw_msr & config.cpu.mask & 1 << bit and config.fate == "xsave":
+    row = config.cpu.catalogue.get(bit)
+    gated = row is not None and row.flag in config.flags
+    if config.policy.raw_msr & config.cpu.mask & 1 << bit and gated and config.fate == "xsave":
         return "MSRs"
     return "nowhere"
 
@@ -199,6 +201,8 @@ def _after(config: BootConfig, bit: int, home: Home) -> After:
         return "as KVM leaves them"
     if home == "nowhere":
         return "untouched"
+    if config.policy.never_restored >> bit & 1:
+        return "switched apart"
     if not config.restore_rfbm >> bit & 1:
         return "the guest's"
     return "the task's" if home == "every fpstate" else "initial"
@@ -222,7 +226,7 @@ def _sentences(table: Comparison, column: Column) -> list[str]:
     name = table.name
     task, guest = _price(table, column.task_cost), _price(table, column.guest_cost)
     lines = {
-        "nowhere": f"{name} is in no buffer, so no guest can be offered it.",
+        "nowhere": f"{name} is in no buffer{'' if column.guest_may_use else ', and KVM offers its bit to no guest'}.",
         "every fpstate": f"{name} is in every fpstate: {task} a task ({column.slab_cost} in its slab object), "
         f"{guest} a vCPU.",
         "fpstates on permission": f"{name} is in the fpstates of processes that were permitted to use it, from their "

@@ -12,7 +12,7 @@ from fpstate.xfeatures import COMPACTED
 
 __all__ = ["BootConfig", "Fate", "GuestConfig", "StateConfig"]
 
-Fate = Literal["xsave", "fxsave", "fsave", "panic"]
+Fate = Literal["xsave", "fxsave", "panic"]
 """How the kernel saves FPU state after the boot, or that it did not get that far."""
 
 
@@ -59,6 +59,9 @@ class BootConfig:
     Attributes:
         cpu, policy, parameters: what was booted.
         kernel, user, guest: the configuration records.
+        user_permitted_size: bytes of the standard-format image once every dynamic feature is permitted, as the kernel
+            adds them up.
+        flags: the CPU flags as the kernel sees them, after errata and command line.
         xcr0, xss: the host's XCR0 and IA32_XSS; 0 where XSAVE is not in use.
         xfd: ``init_fpstate.xfd``, the components armed in IA32_XFD.
         supervisor: the supervisor components that XRSTORS of the core manages.
@@ -77,6 +80,8 @@ class BootConfig:
     kernel: StateConfig
     user: StateConfig
     guest: GuestConfig
+    user_permitted_size: int
+    flags: frozenset[str]
     xcr0: int = 0
     xss: int = 0
     xfd: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fpstate.linux.config import BootConfig
+from fpstate.xfeatures import CET
 
 __all__ = ["KvmView", "kvm_view"]
 
@@ -55,13 +56,22 @@ def kvm_view(config: BootConfig) -> KvmView:
     return KvmView(
         supported_xcr0=xcr0,
         permitted_xcr0=permitted,
-        supported_xss=config.xss & policy.kvm_xss,
+        supported_xss=_supported_xss(config),
         cap_xsave2=max(XSAVE_IOCTL_SIZE, config.cpu.standard_size(permitted)),
         cap_xsave2_permitted=max(XSAVE_IOCTL_SIZE, config.cpu.standard_size(xcr0)),
         allocation=allocation,
         allocation_pages=-(-allocation // PAGE),
         overrun=max(0, config.guest.size - config.guest.allocated),
     )
+
+
+def _supported_xss(config: BootConfig) -> int:
+    """Return kvm_caps.supported_xss: a policy's CET components all or not at all, and not without SHSTK or IBT."""
+    supported = config.xss & config.policy.kvm_xss
+    cet = config.policy.kvm_xss & CET
+    if supported & cet != cet or config.flags.isdisjoint({"SHSTK", "IBT"}):
+        supported &= ~cet
+    return supported
 
 
 def _unpermitted(dynamic: int) -> int:

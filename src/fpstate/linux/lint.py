@@ -14,6 +14,7 @@ from typing import Final, Literal
 from fpstate.cpu import xcr0
 from fpstate.cpu.flags import FLAGS
 from fpstate.cpu.model import Cpu, compacted_size, standard_size
+from fpstate.cpu.places import usual_size
 from fpstate.cpu.sizes import explain_compacted, explain_standard
 from fpstate.errors import CannotTell
 from fpstate.linux.boot import boot
@@ -24,8 +25,8 @@ from fpstate.xfeatures import APX, CATALOGUE, COMPACTED, LBR, LEGACY, MIN_SIZE, 
 __all__ = ["Finding", "Report", "Severity", "lint"]
 
 Severity = Literal["error", "warning"]
-"""``error``: leaf 0DH contradicts itself or the CPU's other leaves.  ``warning``: it is legal, but no CPU does it or
-a kernel would stumble over it."""
+"""``error``: leaf 0DH contradicts itself, the CPU's other leaves or what the SDM fixes, or Linux fails on it.
+``warning``: the SDM leaves it open, but no known CPU does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class _Subject:
     def size_outcome(self, bit: int) -> str:
         """Say what Linux does about the size of component *bit*: its warning, and how the boot ends."""
         row = self.cpu.catalogue.get(bit)
-        name = row.boot_string if row else None
+        own = self.config.policy.boot_strings if self.config else {}
+        name = own.get(bit) or (row.boot_string if row else None)
         lines = [line for line in (self.config.boot_log if self.config else ()) if line.startswith(f"[{name}]")]
         outcome = self.outcome()
         if not lines:
@@ -110,13 +112,14 @@ def lint(cpu: Cpu, policy: Policy, cmdline: str = "", *, debug_fpu: bool = True)
     except CannotTell:
         config = None
     subject = _Subject(cpu, config)
-    findings = tuple(finding for rule in _RULES for finding in rule(subject))
+    findings = [finding for rule in _RULES for finding in rule(subject)]
+    findings += _unexplained_failure(subject, findings)
     silent = sorted(name for name in cpu.flags_unknown if FLAGS[name].leaf != 0xD)
     dropped = _dropped(cpu)
     notes = [_NO_FLAGS] if silent else []
     if any(component.origin == "user" for component in cpu.components.values()):
         notes.append("judged with your components in it: the sizes that leaf 0DH reports are set aside")
-    return Report(findings, _unknown(cpu), (*dropped, *notes))
+    return Report(tuple(findings), _unknown(cpu), (*dropped, *notes))
 
 
 def _unknown(cpu: Cpu) -> tuple[str, ...]:
@@ -207,7 +210,9 @@ def _standard_total(s: _Subject) -> Iterator[Finding]:
 def _standard_current(s: _Subject) -> Iterator[Finding]:
     why = explain_standard(s.cpu)
     if why.rule == "fixed" and s.cpu.xcr0_mask:
-        effect = "takes it for the size of the ptrace regset and of signal frames, without a word"
+        effect = s.outcome()
+        if effect == _SILENT:
+            effect = "takes it for the size of the ptrace regset and of the largest signal frame, without a word"
         message = f"size for the enabled user components is {why.recorded}, which no legal XCR0 gives"
         yield Finding("standard-current", "error", "0DH.0:EBX", message, effect, _SDM_LAYOUT)
 
@@ -261,9 +266,8 @@ def _sizes(s: _Subject) -> Iterator[Finding]:
         row = s.cpu.catalogue.get(bit)
         if component.origin != "cpuid" or row is None or not component.size or bit == LBR:
             continue
-        known = {row.size, *(place.size for place in row.placements)}
-        if component.size not in known:
-            expected = " or ".join(str(size) for size in sorted(known))
+        expected = usual_size(component, row)
+        if component.size != expected:
             message = f"{row.name} is {component.size} bytes; on every CPU known it is {expected}"
             yield Finding("size", "error", f"0DH.{bit}:EAX", message, s.size_outcome(bit), row.source)
 
@@ -277,8 +281,15 @@ def _kinds(s: _Subject) -> Iterator[Finding]:
         if component.supervisor != in_xss:
             kind, other = ("supervisor", "XCR0") if component.supervisor else ("user", "IA32_XSS")
             message = f"{s.name(bit)} is a {kind} component by ECX[0], but enumerated for {other}"
-            effect = "takes ECX[0]'s word: it boots, and hung at the first signal with PKRU so marked; KVM warns"
+            effect = s.outcome()
+            if effect == _SILENT:
+                effect = "takes ECX[0]'s word: it boots, and hung at the first signal with PKRU so marked; KVM warns"
             yield Finding("user-or-supervisor", "error", f"0DH.{bit}:ECX", message, effect, _SDM_CPUID)
+        row = s.cpu.catalogue.get(bit)
+        if row is not None and row.bit in CATALOGUE and row.supervisor != in_xss:
+            mask, right = ("XCR0", "IA32_XSS") if row.supervisor else ("IA32_XSS", "XCR0")
+            message = f"{row.name} is enumerated for {mask}; on every CPU known it belongs to {right}"
+            yield Finding("wrong-mask", "error", f"0DH.{bit}", message, s.outcome(), row.source)
         if component.supervisor and registers[1]:
             message = f"{s.name(bit)} is supervisor and has no standard offset, but EBX is {registers[1]}"
             yield Finding("supervisor-offset", "warning", f"0DH.{bit}:EBX", message, "ignores it", _SDM_CPUID)
@@ -325,7 +336,8 @@ def _places(s: _Subject) -> Iterator[Finding]:
 
 def _not_enumerated(s: _Subject) -> Iterator[Finding]:
     for (leaf, bit), registers in s.cpu.leaves.items():
-        if leaf == 0xD and 2 <= bit <= 62 and any(registers) and not s.cpu.mask >> bit & 1:
+        unjudged = s.cpu.xss_mask is None and registers[2] & 1
+        if leaf == 0xD and 2 <= bit <= 62 and any(registers) and not s.cpu.mask >> bit & 1 and not unjudged:
             message = f"sub-leaf {bit} ({s.name(bit)}) is filled in, but the component is in neither mask"
             yield Finding("not-enumerated", "warning", f"0DH.{bit}", message, "ignores the sub-leaf", _SDM_CPUID)
 
@@ -389,12 +401,17 @@ def _tiles(s: _Subject) -> Iterator[Finding]:
         message = f"XTILEDATA is {data.size} bytes, but leaf 1DH has no palette"
         yield Finding("tiles", "error", "1DH.0:EAX", message, _tile_lines(s), "SDM volume 1, 18.2")
         return
+    most = 0
     for palette in range(1, min(top[0], 64) + 1):
-        eax, ebx, _, _ = cpu.register(0x1D, palette) or (0, 0, 0, 0)
-        size = (eax >> 16) * (ebx >> 16)
-        if palette == top[0] and size != data.size:
-            message = f"palette {palette} has {ebx >> 16} tiles of {eax >> 16} bytes, XTILEDATA is {data.size} bytes"
-            yield Finding("tiles", "error", f"1DH.{palette}:EAX", message, _tile_lines(s), "SDM volume 1, 18.2")
+        eax, ebx, ecx, _ = cpu.register(0x1D, palette) or (0, 0, 0, 0)
+        total, tile, row, names, rows = eax & 0xFFFF, eax >> 16, ebx & 0xFFFF, ebx >> 16, ecx & 0xFFFF
+        most = max(most, tile * names)
+        if total != tile * names or tile != row * rows:
+            message = f"palette {palette}: {names} tiles of {tile} bytes, {rows} rows of {row}, {total} bytes in all"
+            yield Finding("tile-palette", "error", f"1DH.{palette}", message, _SILENT, "SDM volume 1, 18.2")
+    if most != data.size:
+        message = f"the palettes' tiles take {most} bytes at most, XTILEDATA is {data.size} bytes"
+        yield Finding("tiles", "error", "1DH", message, _tile_lines(s), "SDM volume 1, 18.2")
 
 
 def _tile_lines(s: _Subject) -> str:
@@ -411,6 +428,16 @@ def _lbr(s: _Subject) -> Iterator[Finding]:
         message = f"LBR is {component.size} bytes; {depth} records (leaf 1CH) take {40 + 24 * depth}"
         effect = "warns in the LBR driver and uses MSRs"
         yield Finding("lbr-size", "error", "0DH.15:EAX", message, effect, "Linux events/intel/lbr.c")
+
+
+def _unexplained_failure(s: _Subject, findings: list[Finding]) -> list[Finding]:
+    """Return a finding if Linux fails on this CPU, with no help from a command line, and no rule has said why."""
+    config = s.config
+    failed = config is not None and (config.panic or (config.xsave_disabled and s.cpu.has_xsave))
+    if not failed or (config and config.parameters.cleared) or any(f.linux.endswith(s.outcome()) for f in findings):
+        return []
+    message = "every sub-leaf looks sound by itself, but not with the CPU's flags or with one another"
+    return [Finding("linux-fails", "error", "0DH", message, s.outcome(), "fpstate.linux.boot")]
 
 
 def _boot_log(s: _Subject) -> Iterator[Finding]:
