@@ -15,6 +15,7 @@ format (behind everything else if not given).  A bit that the catalogue has alre
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -43,13 +44,14 @@ _FIELDS: Final[dict[str, type]] = {
 }
 
 
-def load(path: str, catalogue: Catalogue = CATALOGUE) -> tuple[Catalogue, tuple[Xfeature, ...]]:
+def load(path: str | os.PathLike[str], catalogue: Catalogue = CATALOGUE) -> tuple[Catalogue, tuple[Xfeature, ...]]:
     """Return *catalogue* with the components of the file at *path*, and those components.
 
     Raises:
         UnreadableInput: the file cannot be read or is not TOML.
         UsageError: a field is missing, unknown, or of the wrong kind; names the component and the field.
     """
+    path = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
             table = tomllib.loads(file.read(_LIMIT).decode())

@@ -11,6 +11,7 @@ Linux ``struct apx_state`` and the QEMU and Linux APX series.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -63,7 +64,13 @@ Role = Literal["user", "user-dynamic", "supervisor", "guest-only", "independent"
 
 
 def bits(mask: int) -> Iterator[int]:
-    """Yield the numbers of the bits set in *mask*, ascending."""
+    """Yield the numbers of the bits set in *mask*, ascending.
+
+    Raises:
+        ValueError: *mask* is negative.
+    """
+    if mask < 0:
+        raise ValueError(f"a mask is never negative: {mask}")
     while mask:
         low = mask & -mask
         yield low.bit_length() - 1
@@ -218,6 +225,20 @@ class Catalogue:
             mask = mask & ~value if remove else mask | value
         return mask
 
+    def parse_bit(self, text: str) -> int:
+        """Read one component: its name, or its number (``12``; with ``0x``, ``0b`` or ``h`` it is a mask of one bit).
+
+        Raises:
+            UsageError: *text* is none of that, or names several components.
+        """
+        if text.isascii() and text.isdigit() and len(text) <= 2:
+            mask = 1 << int(text)
+        else:
+            mask = self.parse_mask(text, everything=0)
+        if mask.bit_count() != 1 or mask >= COMPACTED:
+            raise UsageError(f"{text!r} must name one component", cure="give its name, CET_S, or its number, 12")
+        return mask.bit_length() - 1
+
     def _parse_term(self, term: str, everything: int) -> int:
         key = _fold(term)
         if key == "all":
@@ -226,7 +247,8 @@ class Catalogue:
             return 0
         if key in self._names:
             return self._names[key]
-        value = _number(term)
+        unnamed = re.fullmatch(r"bit([0-9]{1,2})", key)
+        value = 1 << int(unnamed[1]) if unnamed else _number(term)  # what names() gives a bit without a row
         if value is None:
             raise UsageError(
                 f"{term!r} is not a component, a group or a number",

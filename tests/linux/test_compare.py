@@ -81,3 +81,9 @@ def test_a_cpu_without_the_component_makes_no_difference() -> None:
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(UsageError, match="there must be at least one policy to compare"):
         compare(cpus.by_name("genoa"), [])
+
+
+@pytest.mark.parametrize("component", [-1, 0, 1, 63])
+def test_a_component_that_no_policy_can_move_is_refused(component: int) -> None:
+    with pytest.raises(UsageError, match=f"^component {component} has no home to choose"):
+        compare(cpus.by_name("zen4"), [find("linux-6.18")], component=component)

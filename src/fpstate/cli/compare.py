@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from fpstate.cli.source import add_output, add_policy_files, add_source, emit, load
-from fpstate.errors import UsageError
 from fpstate.linux import policy as policies
 from fpstate.linux.compare import DEBATE, compare
 from fpstate.report import compare as report
@@ -32,13 +31,10 @@ def run(args: argparse.Namespace) -> int:
     table = policies.table(args.policies, cpu.catalogue)
     wanted = args.policy.split(",") if args.policy else [*DEBATE, *policies.own(args.policies, cpu.catalogue)]
     chosen = table.values() if wanted == ["all"] else [policies.find(name.strip(), table) for name in wanted]
-    component = cpu.catalogue.parse_mask(args.component, everything=0)
-    if component.bit_count() != 1:
-        raise UsageError(f"--component must name one component, not {args.component!r}")
     result = compare(
         cpu,
         list({policy.name: policy for policy in chosen}.values()),
-        component=component.bit_length() - 1,
+        component=cpu.catalogue.parse_bit(args.component),
         cmdline=args.cmdline,
         debug_fpu=not args.no_debug_fpu,
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from typing import BinaryIO
@@ -44,7 +45,7 @@ def by_name(name: str, *, catalogue: Catalogue = CATALOGUE) -> Cpu:
 
 
 def load(
-    path: str,
+    path: str | os.PathLike[str],
     *,
     index: int = 0,
     base: str | None = None,
@@ -65,6 +66,7 @@ def load(
         UsageError: the file has no CPU number *index*.
         CannotTell: it is a template and *base* is None, or it does not show leaf 0DH.
     """
+    path = os.fspath(path)
     dumps = _dumps(path, stdin)
     if not 0 <= index < len(dumps):
         raise UsageError(f"{path} has no CPU number {index}", cure=f"it has {len(dumps)}, from 0")
@@ -75,7 +77,9 @@ def load(
     return _conclude_file(dump, path, base, catalogue)
 
 
-def load_all(path: str, *, catalogue: Catalogue = CATALOGUE, stdin: BinaryIO | None = None) -> list[Cpu]:
+def load_all(
+    path: str | os.PathLike[str], *, catalogue: Catalogue = CATALOGUE, stdin: BinaryIO | None = None
+) -> list[Cpu]:
     """Return every logical CPU of a file, one for each distinct leaf 0DH, in file order.
 
     Raises:
@@ -84,6 +88,7 @@ def load_all(path: str, *, catalogue: Catalogue = CATALOGUE, stdin: BinaryIO | N
     """
     seen: list[object] = []
     cpus = []
+    path = os.fspath(path)
     for dump in _dumps(path, stdin):
         key = (_leaf_d(dump), dump.boot_log, dump.modifiers)
         if key not in seen:

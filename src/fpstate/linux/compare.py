@@ -122,11 +122,16 @@ def compare(
         debug_fpu: CONFIG_X86_DEBUG_FPU for all of them.
 
     Raises:
-        UsageError: *policies* is empty.
+        UsageError: *policies* is empty, or *component* is not an extended one (2 to 62).
         CannotTell: the source of *cpu* lacks a number that a boot depends on.
     """
     if not policies:
         raise UsageError("there must be at least one policy to compare")
+    if not 2 <= component <= 62:
+        raise UsageError(
+            f"component {component} has no home to choose: x87 and SSE lie in the legacy region of every image",
+            cure="give an extended component, 2 to 62",
+        )
     columns = tuple(_column(boot(cpu, policy, cmdline, debug_fpu=debug_fpu), component) for policy in policies)
     present = bool(cpu.mask >> component & 1)
     return Comparison(cpu=cpu, component=component, present=present, columns=columns)

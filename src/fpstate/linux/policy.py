@@ -6,6 +6,7 @@ The shipped ones are rows of ``data/policies.toml``; a user's own file has the s
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -139,13 +140,14 @@ def shipped(catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
     return {policy.name: policy for policy in policies}
 
 
-def load_file(path: str, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
+def load_file(path: str | os.PathLike[str], catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
     """Return the policies of a user's TOML file by name; they may name shipped ones as their ``base``.
 
     Raises:
         UnreadableInput: the file cannot be read or is not TOML.
         UsageError: a key, a component or a base is not known; names the policy and the key.
     """
+    path = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
             text = file.read(1 << 20)
@@ -293,10 +295,10 @@ def _set(names: object, catalogue: Catalogue, where: str) -> int:
 
 
 def _bit(name: str, catalogue: Catalogue, where: str) -> int:
-    mask = _set([name], catalogue, where)
-    if mask.bit_count() != 1:
-        raise UsageError(f"{where}: {name!r} must name one component")
-    return mask.bit_length() - 1
+    try:
+        return catalogue.parse_bit(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _check(policy: Policy, where: str) -> None:
