@@ -16,17 +16,15 @@ format (behind everything else if not given).  A bit that the catalogue has alre
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, get_args
 
-from fpstate.errors import UnreadableInput, UsageError
+from fpstate import toml
+from fpstate.errors import UsageError
 from fpstate.xfeatures import CATALOGUE, Catalogue, Placement, Role, Xfeature
 
 __all__ = ["load"]
 
-_LIMIT: Final = 1 << 20
 _FIELDS: Final[dict[str, type]] = {
     "bit": int,
     "name": str,
@@ -52,13 +50,7 @@ def load(path: str | os.PathLike[str], catalogue: Catalogue = CATALOGUE) -> tupl
         UsageError: a field is missing, unknown, or of the wrong kind; names the component and the field.
     """
     path = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            table = tomllib.loads(file.read(_LIMIT).decode())
-    except OSError as error:
-        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UnreadableInput(f"{path} is not a TOML file of components: {error}") from error
+    table = toml.load(path, "components")
     rows = table.get("component")
     if not isinstance(rows, list) or not rows or set(table) != {"component"}:
         raise UsageError(f"{path} must hold [[component]] tables and nothing else")

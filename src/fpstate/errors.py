@@ -11,7 +11,12 @@ each of them into one line on stderr and an exit code; nothing else is ever show
 
 from __future__ import annotations
 
-__all__ = ["CannotTell", "FpstateError", "UnreadableInput", "UsageError"]
+__all__ = ["CannotTell", "FpstateError", "UnreadableInput", "UsageError", "printable"]
+
+
+def printable(text: str) -> str:
+    """Return *text* without line breaks and control characters, which an input's words may bring in."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 class FpstateError(Exception):

@@ -146,9 +146,11 @@ class Xfeature:
         if self.supervisor and self.placements:
             raise UsageError(f"component {self.bit} is supervisor: it has no place in the standard format")
         for place in self.placements:
-            if self.bit > 1 and place.offset < MIN_SIZE:
+            if self.bit > 1 and not MIN_SIZE <= place.offset < 1 << 31:
                 raise UsageError(
                     f"standard offset of component {self.bit} must be {MIN_SIZE} or more, not {place.offset}"
+                    if place.offset < MIN_SIZE
+                    else f"standard offset of component {self.bit} must be below 2 GiB, not {place.offset}"
                 )
 
     @property

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from fpstate import __version__
-from fpstate.errors import FpstateError
+from fpstate.cli.streams import complain, put
+from fpstate.errors import FpstateError, printable
 
 __all__ = ["VERBS", "main", "parser"]
 
@@ -57,7 +58,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print *message* and exit with status 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        complain(f"{self.prog}: {printable(message)} (see {self.prog} --help)")
+        sys.exit(2)
+
+    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002  argparse passes it
+        """Print help and version like all other output (argparse's own hook)."""
+        put(message.rstrip("\n"))
 
 
 def parser(verbs: Sequence[str] = tuple(VERBS)) -> Parser:
@@ -82,19 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser(wanted).parse_args(words)
         status: int = args.run(args)
-        sys.stdout.flush()
     except FpstateError as refusal:
-        sys.stderr.write(f"fpstate: {_one_line(str(refusal))}\n")
+        complain(f"fpstate: {printable(str(refusal))}")
         return refusal.exit_code
-    except BrokenPipeError:
-        # The reader went away, as head(1) does; what it wanted it has got.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
     return status
-
-
-def _one_line(text: str) -> str:
-    """Return *text* without line breaks and control characters, which an input's words may bring in."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison."""
     cpu = load(args)
     table = policies.table(args.policies, cpu.catalogue)
-    wanted = args.policy.split(",") if args.policy else [*DEBATE, *policies.own(args.policies, cpu.catalogue)]
+    default = [*DEBATE, *policies.own(args.policies, cpu.catalogue)]
+    wanted = default if args.policy is None else args.policy.split(",")
     chosen = table.values() if wanted == ["all"] else [policies.find(name.strip(), table) for name in wanted]
     result = compare(
         cpu,

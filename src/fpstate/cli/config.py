@@ -30,22 +30,21 @@ def run(args: argparse.Namespace) -> int:
         return _check(args)
     cpu = load(args)
     table = policies.table(args.policies, cpu.catalogue)
-    outcome = boot(
-        cpu, policies.find(args.policy or "linux-6.18", table), args.cmdline, debug_fpu=not args.no_debug_fpu
-    )
+    policy = policies.find("linux-6.18" if args.policy is None else args.policy, table)
+    outcome = boot(cpu, policy, args.cmdline, debug_fpu=not args.no_debug_fpu)
     emit(args, report.document(outcome), report.text(outcome))
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    if args.file or args.cpu:
+    if args.file is not None or args.cpu is not None:
         raise UsageError("--check looks at the running kernel: it goes with --host, not with another CPU")
     from fpstate.linux import check  # noqa: PLC0415  ptrace, KVM, tracefs
     from fpstate.report import check as check_report  # noqa: PLC0415
 
     cpu = load(args)
     table = policies.table(args.policies, cpu.catalogue)
-    policy = policies.find(args.policy, table) if args.policy else None
+    policy = policies.find(args.policy, table) if args.policy is not None else None
     result = check.check(cpu, policy, cmdline=args.cmdline or None, debug_fpu=not args.no_debug_fpu)
     emit(args, check_report.document(result), check_report.text(result))
     return 0 if result.agrees else 1

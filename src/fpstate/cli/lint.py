@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings: exit 0 if there are none, 1 if there are, 3 if part of leaf 0DH is not shown."""
     check_source(args)
     # Every CPU of a file is judged, unless one is asked for.
-    one = not args.file or args.base or args.components or args.index is not None
+    one = args.file is None or args.base or args.components or args.index is not None
     found = [load(args)] if one else cpus.load_all(args.file)
     for cpu in found:
         refuse_guesses(args, cpu)

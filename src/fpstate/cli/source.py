@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from fpstate import cpu as cpus
+from fpstate.cli.streams import put
 from fpstate.cpu.model import Cpu
 from fpstate.errors import CannotTell, UsageError
 from fpstate.report import Document
@@ -75,7 +75,7 @@ def load(args: argparse.Namespace) -> Cpu:
 
 def check_source(args: argparse.Namespace) -> None:
     """Refuse arguments that name several CPUs where one is meant."""
-    if sum((bool(args.file), bool(args.cpu), bool(args.host))) > 1:
+    if sum((args.file is not None, args.cpu is not None, bool(args.host))) > 1:
         raise UsageError("the CPU must be given once: by FILE, by --cpu or by --host")
 
 
@@ -90,7 +90,7 @@ def load_several(args: argparse.Namespace) -> list[Cpu]:
 
 
 def _catalogue(args: argparse.Namespace) -> tuple[Catalogue, tuple[Xfeature, ...]]:
-    if not args.components:
+    if args.components is None:
         return CATALOGUE, ()
     from fpstate import components  # noqa: PLC0415  parses TOML
 
@@ -98,11 +98,11 @@ def _catalogue(args: argparse.Namespace) -> tuple[Catalogue, tuple[Xfeature, ...
 
 
 def _load(path: str | None, name: str | None, args: argparse.Namespace, catalogue: Catalogue) -> Cpu:
-    if path:
-        return cpus.load(path, index=args.index or 0, base=args.base, catalogue=catalogue)
-    if args.index is not None or args.base:
+    if path is not None:
+        return cpus.load(path, index=args.index, base=args.base, catalogue=catalogue)
+    if args.index is not None or args.base is not None:
         raise UsageError("--index and --base go with a FILE")
-    if name:
+    if name is not None:
         return cpus.by_name(name, catalogue=catalogue)
     return cpus.this_host(catalogue=catalogue)
 
@@ -128,7 +128,5 @@ def emit(args: argparse.Namespace, document: Document, text: str) -> None:
     if args.json:
         import json  # noqa: PLC0415  text output does without
 
-        json.dump(document, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        sys.stdout.write(f"{text}\n")
+        text = json.dumps(document, indent=2)
+    put(text)

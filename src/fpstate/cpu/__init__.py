@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -47,7 +46,7 @@ def by_name(name: str, *, catalogue: Catalogue = CATALOGUE) -> Cpu:
 def load(
     path: str | os.PathLike[str],
     *,
-    index: int = 0,
+    index: int | None = None,
     base: str | None = None,
     catalogue: Catalogue = CATALOGUE,
     stdin: BinaryIO | None = None,
@@ -56,7 +55,7 @@ def load(
 
     Args:
         path: a file in any of the known formats, or ``-`` for standard input.
-        index: which logical CPU of the file, from 0.
+        index: which logical CPU or boot of the file, from 0; None is the first CPU, or the last boot of a log.
         base: for a CPU template, the CPU it changes: ``host``, a name of the built-in table, or a file.
         catalogue: the components known.
         stdin: what ``-`` reads; standard input if None.
@@ -68,11 +67,15 @@ def load(
     """
     path = os.fspath(path)
     dumps = _dumps(path, stdin)
+    boots = all(dump.boot_log and not dump.leaves for dump in dumps)
+    if index is None:
+        index = len(dumps) - 1 if boots else 0
     if not 0 <= index < len(dumps):
         raise UsageError(f"{path} has no CPU number {index}", cure=f"it has {len(dumps)}, from 0")
     dump = dumps[index]
-    if len(dumps) > 1 and any(_leaf_d(d) != _leaf_d(dump) for d in dumps):
-        note = f"{path} has {len(dumps)} CPUs with different leaves 0DH; this is number {index}"
+    if any(_content(d) != _content(dump) for d in dumps):
+        what = "different boots" if boots else "CPUs with different leaves 0DH"
+        note = f"{path} has {len(dumps)} {what}; this is number {index}, counted from 0 (--index)"
         dump = replace(dump, notes=(*dump.notes, note))
     return _conclude_file(dump, path, base, catalogue)
 
@@ -90,7 +93,7 @@ def load_all(
     cpus = []
     path = os.fspath(path)
     for dump in _dumps(path, stdin):
-        key = (_leaf_d(dump), dump.boot_log, dump.modifiers)
+        key = (*_content(dump), dump.modifiers)
         if key not in seen:
             seen.append(key)
             cpus.append(_conclude_file(dump, path, None, catalogue))
@@ -100,7 +103,7 @@ def load_all(
 def _dumps(path: str, stdin: BinaryIO | None) -> list[Dump]:
     from fpstate.cpu.formats import open_source  # noqa: PLC0415  the readers
 
-    return open_source(path, stdin=stdin if stdin is not None else sys.stdin.buffer if path == "-" else None)
+    return open_source(path, stdin=stdin)
 
 
 def _conclude_file(dump: Dump, path: str, base: str | None, catalogue: Catalogue) -> Cpu:
@@ -144,5 +147,6 @@ def _modified(below: Cpu, modifiers: tuple[Modifier, ...]) -> dict[tuple[int, in
     return leaves
 
 
-def _leaf_d(dump: Dump) -> dict[tuple[int, int], Registers]:
-    return {key: registers for key, registers in dump.leaves.items() if key[0] == 0xD}
+def _content(dump: Dump) -> tuple[object, ...]:
+    """Return what makes two CPUs, or two boots, differ in extended state."""
+    return {key: registers for key, registers in dump.leaves.items() if key[0] == 0xD}, dump.boot_log

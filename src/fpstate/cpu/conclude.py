@@ -13,7 +13,7 @@ from fpstate.cpu import flags as cpu_flags
 from fpstate.cpu.dump import BootLog, Dump
 from fpstate.cpu.model import Component, Cpu
 from fpstate.cpu.places import choose
-from fpstate.errors import CannotTell
+from fpstate.errors import CannotTell, printable
 from fpstate.xfeatures import CATALOGUE, LEGACY, XTILEDATA, Catalogue, Xfeature, bits
 
 __all__ = ["conclude"]
@@ -39,6 +39,7 @@ def conclude(
     Raises:
         CannotTell: the dump is a CPU template, or has no leaf 0DH although the CPU may have XSAVE.
     """
+    name, source = printable(name), printable(source)
     if dump.modifiers:
         raise CannotTell(
             f"{name} is a CPU template: it changes a CPU, it is not one",

@@ -31,7 +31,8 @@ def dump_of(row: TableRow) -> Dump:
     leaves: dict[tuple[int, int], Registers] = {key: (r[0], r[1], r[2], r[3]) for key, r in registers.items()}
     leaves |= {(0xD, subleaf): values for subleaf, values in row.leaf_d.items()}
     leaves |= {(0x1D, subleaf): values for subleaf, values in enumerate(row.leaf_1d)}
-    return Dump(format="table", label=row.name, leaves=leaves)
+    unproven = () if row.confidence == "dump" else (f"no dump of {row.name} is public: its row is {row.confidence}",)
+    return Dump(format="table", label=row.name, leaves=leaves, guesses=unproven)
 
 
 def _signature(row: TableRow) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 from fpstate.cpu.dump import Leaves
@@ -175,9 +176,10 @@ def _pairs(cpu: Cpu, leaves: Leaves, xcr0: int | None, xss: int | None) -> Itera
         ebx0 = leaves[0xD, 0][1] if (0xD, 0) in leaves else None
         candidates = list(dict.fromkeys(_xcr0_candidates(cpu)))
         users = [u for u in candidates if ebx0 is None or _matches(cpu, u, ebx0)]
-        others = [u for u in candidates if u not in users]
-    for some, supervisors in ((users, likely), (users, any_xss), (others, likely), (others, any_xss)):
-        yield [(user, supervisor) for supervisor in supervisors for user in some]
+        known = set(users)
+        others = [u for u in candidates if u not in known]
+    for some, supervisors in ((users, likely), (users, any_xss), (others, likely), (others[:16], any_xss)):
+        yield list(islice(((user, supervisor) for supervisor in supervisors for user in some), _MOST_PAIRS))
 
 
 def _matches(cpu: Cpu, xcr0: int, ebx: int) -> bool:
@@ -206,6 +208,8 @@ _LINUX_XSS = mask_of(row.bit for row in CATALOGUE if row.role in {"supervisor", 
 _GROUPS = (MPX, 1 << 5 | 1 << 6 | 1 << 7, 1 << 17 | 1 << 18)
 """User components that XSETBV enables only together (SDM 13.3)."""
 _GROUPED = sum(_GROUPS)
+_MOST_PAIRS = 4096
+"""States tried in one group: real CPUs have fewer, and leaf 0DH can be made up to have millions."""
 
 
 def _subsets(mask: int) -> Iterator[int]:

@@ -187,13 +187,14 @@ def _home(config: BootConfig, bit: int) -> Home:
 def _hidden(config: BootConfig, mask: int, bit: int) -> int:
     """Return how many of the component's bytes an fpstate of *mask* does not grow by."""
     held = mask >> bit & 1 and config.compacted
-    return hidden_by_alignment(config.cpu, mask, bit) if held else 0
+    return hidden_by_alignment(config.cpu, mask, bit) if held and bit in config.cpu.components else 0
 
 
 def _cost(config: BootConfig, mask: int, bit: int) -> int:
     """Return what component *bit* adds to an fpstate of *mask*."""
     held = mask >> bit & 1 and config.compacted
-    return config.cpu.components[bit].size - _hidden(config, mask, bit) if held else 0
+    component = config.cpu.components.get(bit)  # a policy may force a bit that the CPU does not have
+    return component.size - _hidden(config, mask, bit) if held and component else 0
 
 
 def _lines(size: int) -> int:
@@ -214,6 +215,9 @@ def _after(config: BootConfig, bit: int, home: Home) -> After:
 
 
 def _verdict(table: Comparison) -> list[str]:
+    if not table.present and table.cpu.boot_log is not None and not table.cpu.leaves:
+        absent = f"the boot log does not show {table.name} (component {table.component})"
+        return [f"{absent}, but it shows only what a kernel enabled: whether the CPU has it cannot be told."]
     if not table.present:
         absent = f"{table.cpu.name} does not enumerate {table.name} (component {table.component})"
         return [f"{absent}: the designs do not differ on it."]

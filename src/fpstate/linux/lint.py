@@ -363,6 +363,8 @@ def _gates(cpu: Cpu) -> Iterator[tuple[int, str]]:
 
 def _dropped(cpu: Cpu) -> tuple[str, ...]:
     """Say which components Linux leaves out for want of their flag: legal, and real CPUs do it (PKRU on Zen 2)."""
+    if not cpu.leaves:
+        return ()  # a boot log shows what a kernel kept
     absent = [(bit, flag) for bit, flag in _gates(cpu) if cpu.mask >> bit & 1 and flag not in cpu.flags]
     return tuple(
         f"{cpu.catalogue.name(bit)} is enumerated, but the CPU has no {flag}: Linux drops the component"

@@ -7,13 +7,13 @@ The shipped ones are rows of ``data/policies.toml``; a user's own file has the s
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from fpstate import toml
 from fpstate.errors import UnreadableInput, UsageError
 from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature, bits
 
@@ -41,6 +41,7 @@ _FLAGS: Final = (
 _CHOICES: Final = {"restores_guest_only": ("always", "guest"), "guest_allocation": ("guest", "user-default")}
 _TEXTS: Final = ("title", "source", "disable_message", "since", "until")
 _OWN: Final = frozenset({"title", "source", "objections", "since", "until"})
+_TABLES: Final = ("boot_strings", "gates", "forced")
 _OTHERS: Final = ("base", "xfeature_max", "boot_strings", "gates", "forced", "objections")
 
 
@@ -115,21 +116,23 @@ class Policy:
         return (self.user | self.supervisor_supported) & ~self.never_restored
 
 
-def _rows(path: Path, text: bytes) -> dict[str, dict[str, Any]]:
-    try:
-        rows = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UnreadableInput(f"{path} is not a TOML file of policies: {error}") from error
+def _rows(rows: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
     for key, row in rows.items():
         if not isinstance(row, dict):
             raise UnreadableInput(f"{path}: {key} must be a table, [{key}]")
+        split = next((name for name, value in row.items() if isinstance(value, dict) and name not in _TABLES), None)
+        if split is not None:
+            raise UnreadableInput(
+                f"{path}: [{key}.{split}] is a table in a table",
+                cure=f'a name with a dot needs quotes: ["{key}.{split}"]',
+            )
     return rows
 
 
 @cache
 def _shipped_rows() -> dict[str, dict[str, Any]]:
-    path = Path(__file__).parent.parent / "data" / "policies.toml"
-    return _rows(path, path.read_bytes())
+    path = str(Path(__file__).parent.parent / "data" / "policies.toml")
+    return _rows(toml.load(path, "policies"), path)
 
 
 @cache
@@ -148,12 +151,7 @@ def load_file(path: str | os.PathLike[str], catalogue: Catalogue = CATALOGUE) ->
         UsageError: a key, a component or a base is not known; names the policy and the key.
     """
     path = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(1 << 20)
-    except OSError as error:
-        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from error
-    theirs = _rows(Path(path), text)
+    theirs = _rows(toml.load(path, "policies"), path)
     rows = {**_shipped_rows(), **theirs}
     policies = [_build(key, rows, catalogue, path) for key in theirs]
     return {policy.name: policy for policy in policies}
@@ -161,7 +159,7 @@ def load_file(path: str | os.PathLike[str], catalogue: Catalogue = CATALOGUE) ->
 
 def own(path: str | None, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
     """Return the policies of the file at *path*, or none if it is None."""
-    return load_file(path, catalogue) if path else {}
+    return load_file(path, catalogue) if path is not None else {}
 
 
 def table(path: str | None, catalogue: Catalogue = CATALOGUE) -> dict[str, Policy]:
@@ -234,7 +232,7 @@ def _build(key: str, rows: Mapping[str, Mapping[str, Any]], catalogue: Catalogue
         xfeature_max=merged["xfeature_max"],
         boot_strings={_bit(c, catalogue, where): text for c, text in merged.get("boot_strings", {}).items()},
         gates={_bit(c, catalogue, where): flag or None for c, flag in merged.get("gates", {}).items()},
-        forced={_bit(c, catalogue, where): tuple(map(str, flags)) for c, flags in merged.get("forced", {}).items()},
+        forced={_bit(c, catalogue, where): tuple(flags) for c, flags in merged.get("forced", {}).items()},
     )
     _check(policy, where)
     return _with_roles(policy, catalogue)
@@ -268,16 +266,25 @@ def _typed(merged: Mapping[str, Any], key: str, where: str) -> None:
     """Refuse a value of the wrong type, naming the key."""
     kinds: dict[str, tuple[type, str]] = dict.fromkeys(_FLAGS, (bool, "true or false"))
     kinds |= dict.fromkeys(_TEXTS, (str, "text"))
-    kinds |= dict.fromkeys(("boot_strings", "gates", "forced"), (dict, "a table"))
+    kinds |= dict.fromkeys(_TABLES, (dict, "a table"))
     kinds |= {"objections": (list, "a list of texts"), "xfeature_max": (int, "a number")}
     for name, (kind, words) in kinds.items():
         if name in merged and not isinstance(merged[name], kind):
             raise UsageError(f"{where}: policy {key}, {name} must be {words}, not {merged[name]!r}")
+    for name in _TABLES:
+        for component, value in merged.get(name, {}).items():
+            _typed_entry(name, value, f"{where}: policy {key}, {name}.{component}")
     for name, choices in _CHOICES.items():
         if merged[name] not in choices:
             raise UsageError(f"{where}: policy {key}, {name} must be {' or '.join(choices)}, not {merged[name]!r}")
     if not 2 <= merged["xfeature_max"] <= 63:
         raise UsageError(f"{where}: policy {key}, xfeature_max must be 2 to 63, not {merged['xfeature_max']}")
+
+
+def _typed_entry(name: str, value: object, where: str) -> None:
+    flags = value if name == "forced" else [value]
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise UsageError(f"{where} must be {'a list of flags' if name == 'forced' else 'text'}, not {value!r}")
 
 
 def _set(names: object, catalogue: Catalogue, where: str) -> int:

@@ -68,6 +68,8 @@ def text(cpu: Cpu, mask: int, pair: Pair, *, explain: bool) -> str:
         parts.append(_table(layout))
         if explain:
             parts.append(layout.explain())
+    if cpu.remarks:
+        parts.append("\n".join(f"note: {remark}" for remark in cpu.remarks))
     return "\n\n".join(parts)
 
 

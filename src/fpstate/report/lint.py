@@ -48,4 +48,7 @@ def text(policy: Policy, cpus: list[Cpu], reports: list[Report]) -> str:
         lines += [f"not shown: {gap}" for gap in report.unknown]
         lines += [f"note: {note}" for note in (*report.notes, *cpu.remarks)]
         parts.append("\n".join([f"{bold(cpu.name)}, held against {policy.name}", *lines]))
+    if len(cpus) > 1:
+        wrong = [cpu.name for cpu, report in zip(cpus, reports, strict=True) if report.findings]
+        parts.append(f"{len(cpus)} CPUs, findings on {len(wrong)}{': ' if wrong else ''}{', '.join(wrong)}")
     return "\n\n".join(parts)

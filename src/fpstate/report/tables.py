@@ -55,7 +55,7 @@ def wrapped(line: str) -> str:
 
 def columns_that_fit(first: Sequence[str], columns: Sequence[Sequence[str]]) -> list[range]:
     """Split *columns* into runs that fit the terminal beside the column *first*; one run if it is no terminal."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return [range(len(columns))]
     room = os.get_terminal_size().columns - max(map(_width, first), default=0)
     runs, start, used = [], 0, 0

@@ -12,14 +12,14 @@ Xen                ``xstate: size: 0x340 (uncompressed 0x440) and states: 0x1f``
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from fpstate.cpu.dump import BootLog, Dump
 from fpstate.cpu.formats.text import rejoin
 from fpstate.errors import UnreadableInput
-from fpstate.xfeatures import LEGACY, MIN_SIZE, bits
+from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, bits
 
 __all__ = ["Boot", "dumps_of", "parse_boots", "sniff"]
 
@@ -94,7 +94,19 @@ class _Pending:
         if not features or any(bit not in components for bit in bits(features & ~LEGACY)):
             return None
         size = max((offset + size for offset, size in components.values()), default=MIN_SIZE)
-        return BootLog(features | LEGACY, size, None, components)
+        return BootLog(features | LEGACY, size, _format(components), components)
+
+
+def _format(components: Mapping[int, tuple[int, int]]) -> bool | None:
+    """Say whether offsets are those of the compacted format; None if they fit both or neither."""
+    end = MIN_SIZE
+    compacted = standard = True
+    for bit, (offset, size) in sorted(components.items()):
+        row = CATALOGUE.get(bit)
+        compacted &= offset in {end, (end + 63) & ~63}
+        standard &= row is not None and offset in {place.offset for place in row.placements}
+        end = offset + size
+    return None if compacted == standard else compacted
 
 
 def sniff(body: str) -> bool:
@@ -149,6 +161,10 @@ def _content(boot: Boot) -> object:
     return boot.xen, log.features, log.context_size, log.compacted, tuple(log.components.items())
 
 
+def _number(text: str) -> int:
+    return int(text, 16) if text.startswith("0x") else int(text)
+
+
 def _read(line: str, pending: _Pending) -> Boot | None:
     """Take one line into *pending*; if it is the one with the size, return the boot."""
     if match := _OFFSET.search(line):
@@ -158,7 +174,7 @@ def _read(line: str, pending: _Pending) -> Boot | None:
         pending.supporting |= int(match[1], 16)
     elif match := _ENABLED.search(line) or _XSTATE_BV.search(line):
         compacted = None if match[3] is None else match[3] == "compacted"
-        return Boot(BootLog(int(match[1], 16), int(match[2], 0), compacted, pending.numbers()))
+        return Boot(BootLog(int(match[1], 16), _number(match[2]), compacted, pending.numbers()))
     elif match := _XEN.search(line):
         boot = Boot(BootLog(int(match[3], 16), int(match[1], 16), None), xen=True)
         boot.guesses.append("Xen's line: it does not say in which format the size is")

@@ -22,6 +22,11 @@ _RECORD: Final = re.compile(
     rf"{_CALL}:[ \t]*eax=(?:0x)?{HEX32}[ \t]+ebx=(?:0x)?{HEX32}[ \t]+ecx=(?:0x)?{HEX32}[ \t]+edx=(?:0x)?{HEX32}"
 )
 _COMPLAINT: Final = re.compile(r"XSAVE consistency problem.*|XFEATURE_\w+: (?:struct|calculated size) is .*")
+_COMPLAINT_START: Final = re.compile(r"XSAVE consistency problem|XFEATURE_\w+: ?(?:struct|calculated|$)")
+_WHOLE_COMPLAINT: Final = re.compile(
+    r"XSAVE consistency problem(?:: size\s+[0-9]+ != kernel_size\s+[0-9]+|, dumping leaves|: \D.*)"
+    r"|XFEATURE_\w+:\s(?:struct|calculated size) is\s+[0-9]+\s+bytes,\s+cpu\s+state\s+[0-9]+\s+bytes"
+)
 _MOST_COMPLAINTS: Final = 8
 
 
@@ -38,6 +43,7 @@ def parse(lines: Sequence[str]) -> list[Dump]:
         for match in _RECORD.finditer(line):
             leaf, subleaf, *values = match.groups()
             found.add(int(leaf, 16), int(subleaf, 16), registers(*values))
+    for line in rejoin(lines, _COMPLAINT_START, _WHOLE_COMPLAINT):
         if (complaint := _COMPLAINT.search(line)) and len(complaints) < _MOST_COMPLAINTS:
-            complaints.append(complaint[0][:200])
+            complaints.append(" ".join(complaint[0].split())[:200])
     return found.dumps(format="linux-dump", os_linux=True, complaints=tuple(dict.fromkeys(complaints)))
