@@ -16,6 +16,9 @@ import shtab
 from argparse_manpage.manpage import Manpage
 
 from fpstate import __version__, cli
+from fpstate.cpu.table import rows
+from fpstate.linux.policy import shipped
+from fpstate.xfeatures import CATALOGUE
 
 SHARE = pathlib.Path(__file__).parent.parent / "share"
 COMPLETIONS = {
@@ -26,26 +29,46 @@ COMPLETIONS = {
 DATE = "2026-11-23"
 """Date of the pages: raised with a release, so that they come out the same on every day and machine."""
 
-SEE_ALSO = "cpuid(1), gdb(1), trace-cmd(1)"
+SEE_ALSO = ("fpstate", *(f"fpstate-{verb}" for verb in cli.VERBS), "cpuid", "gdb", "trace-cmd")
+FILES = {"file", "policies", "components", "base"}
+"""Arguments that take a file's name."""
 EXIT_STATUS = [
     ("0", "yes: consistent, agrees, done"),
     ("1", "no: findings, a difference, nothing found"),
     ("2", "the request or the input cannot be used"),
     ("3", "cannot tell: the input does not hold the answer"),
+    ("130", "interrupted"),
 ]
 
 
 def pages() -> dict[str, str]:
     """Return each file under share/ and its text."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "1000"  # man(1) breaks the lines
     top = cli.parser()
     (subparsers,) = (a for a in top._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001
     found = {"man/man1/fpstate.1": page(top)}
     for name, sub in subparsers.choices.items():
         found[f"man/man1/fpstate-{name}.1"] = page(sub)
     for shell, place in COMPLETIONS.items():
-        found[place] = shtab.complete(cli.parser(), shell=shell)
+        found[place] = shtab.complete(completed(cli.parser()), shell=shell)
     return found
+
+
+def completed(top: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return *top* with what its arguments can be: names of the tables, and files."""
+    names = {
+        "cpu": [name for row in rows() for name in (row.name, *row.aliases)],
+        "policy": list(shipped()),
+        "component": [row.name for row in CATALOGUE],
+    }
+    (subparsers,) = (a for a in top._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001
+    for sub in subparsers.choices.values():
+        for action in sub._actions:  # noqa: SLF001
+            if action.dest in FILES:
+                action.complete = shtab.FILE
+            elif action.dest in names:
+                action.choices = names[action.dest]
+    return top
 
 
 def page(parser: argparse.ArgumentParser) -> str:
@@ -66,9 +89,10 @@ def page(parser: argparse.ArgumentParser) -> str:
         f'.TH {name.upper()} 1 "{DATE}" "fpstate {__version__}" "fpstate manual"\n'
         f".SH NAME\n{name} \\- {summary[:1].lower()}{summary[1:]}\n.SH SYNOPSIS"
     )
-    text = head + body
+    text = head + body.partition(".SH COMMAND")[0].rstrip()  # each verb has a page of its own
+    also = ", ".join(f"{page}(1)" for page in SEE_ALSO if page != name)
     status = "\n".join(f".TP\n.B {code}\n{words}" for code, words in EXIT_STATUS)
-    return f"{text}\n\n.SH EXIT STATUS\n{status}\n\n.SH SEE ALSO\n{SEE_ALSO}\n"
+    return f"{text}\n\n.SH EXIT STATUS\n{status}\n\n.SH SEE ALSO\n{also}\n"
 
 
 def main() -> int:

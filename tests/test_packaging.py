@@ -58,3 +58,26 @@ def test_the_docstrings_example_is_true() -> None:
     mask = cpu.catalogue.parse_mask("AVX|CET", everything=cpu.mask)
     assert fpstate.compacted(cpu, mask).size == 872
     assert fpstate.boot(cpu, fpstate.policy("linux-6.18")).kernel.default_size == 2456
+
+
+@pytest.mark.parametrize(
+    ("words", "completion"),
+    [
+        ("lint pyp", "pyproject.toml"),
+        ("config --policies pyp", "pyproject.toml"),
+        ("layout --cpu sapphire-rapids-", "sapphire-rapids-sp"),
+        ("config --policy linux-6.18", "linux-6.18"),
+        ("compare --component XTILED", "XTILEDATA"),
+    ],
+)
+def test_bash_completes_files_and_names(words: str, completion: str) -> None:
+    script = ROOT / "share/bash-completion/completions/fpstate"
+    code = f"source {script}; COMP_WORDS=(fpstate {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_fpstate"
+    done = subprocess.run(
+        ["bash", "-c", f"{code} 2>/dev/null; printf '%s\\n' \"${{COMPREPLY[@]}}\""],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [completion]

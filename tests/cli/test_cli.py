@@ -246,6 +246,14 @@ def test_the_version_is_the_packages(run: Runner) -> None:
         ("lint", sys.executable),
         ("lint", "a\x00b"),
         ("lint", "--frobnicate"),
+        ("lint", ""),
+        ("layout", ""),
+        ("config", "--cpu", ""),
+        ("config", "--cpu", "zen4", "--policy", ""),
+        ("config", "--cpu", "zen4", "--policies", ""),
+        ("config", "--cpu", "zen4", "--components", ""),
+        ("compare", "--cpu", "zen4", "--policy", ""),
+        ("compare", "--cpu", "zen4", "--component", "x87"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_on_stderr_and_exit_2(run: Runner, words: tuple[str, ...]) -> None:
@@ -267,6 +275,25 @@ def test_an_unreadable_input_is_one_line_and_exit_2(run: Runner, content: bytes)
     assert result.status == 2, result.err
     assert result.out == ""
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["layout", "config", "compare", "lint"])
+def test_a_cpus_name_in_the_place_of_a_file_is_told_from_a_missing_file(run: Runner, verb: str) -> None:
+    assert run(verb, "zen4").err == "fpstate: there is no file 'zen4'; for the CPU of that name give --cpu zen4\n"
+
+
+def test_a_row_without_a_dump_is_a_guess(run: Runner) -> None:
+    assert "note: no dump of diamond-rapids is public: its row is announced" in run("layout", "--cpu", "dmr").out
+    assert run("layout", "--cpu", "dmr", "--strict").status == 3
+
+
+def test_lint_of_several_cpus_ends_with_a_summary(run: Runner) -> None:
+    def cpu(number: int, ecx: int) -> str:
+        return f"CPU {number}:\n   0x0000000d 0x00: eax=0x00000003 ebx=0x00000240 ecx=0x{ecx:08x} edx=0x00000000\n"
+
+    result = run("lint", "-", stdin=(cpu(0, 0x240) + cpu(1, 0x999)).encode())
+    assert result.status == 1
+    assert result.out.splitlines()[-1] == "2 CPUs, findings on 1: CPU #1"
 
 
 def test_a_near_miss_is_suggested(run: Runner) -> None:

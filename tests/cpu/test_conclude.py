@@ -38,7 +38,7 @@ def test_zeros_that_the_tool_did_not_read_are_deduced_from_the_total() -> None:
     component = found.components[7]
     assert (component.size, component.offset, component.origin) == (1024, 1664, "deduced")
     assert found.unread == 1 << 7
-    assert found.guesses == ("component 7 (Hi16_ZMM): sub-leaf not in the input; 1024 bytes at 1664 as on Intel",)
+    assert found.guesses == ("component 7 (Hi16_ZMM): not in the input; 1024 bytes at 1664 as on Intel",)
 
 
 def test_zeros_of_a_tool_that_reads_every_sub_leaf_are_the_cpus_own() -> None:
@@ -152,3 +152,14 @@ def test_a_compacted_log_gives_standard_offsets_only_where_one_layout_has_them(
     assert (opmask.offset if opmask else None) == offset
     if features == 0x1B:
         assert found.components[4].offset == 1024, "MPX lies at one place only"
+
+
+@pytest.mark.parametrize(
+    ("label", "opmask"),
+    [("AMD EPYC", 832), ("Intel(R) Xeon(R) Platinum 8488C", 1088), ("QEMU Virtual CPU", None), (None, None)],
+)
+def test_the_vendor_in_a_boot_log_tells_where_components_lie(label: str | None, opmask: int | None) -> None:
+    """Without the components' lines AVX-512 and PKRU fit both vendors; 'smpboot: CPU0: AMD EPYC' decides."""
+    log = BootLog(0x2E7, 2440, compacted=True)
+    cpu = conclude(Dump(format="boot-log", label=label, boot_log=log), name="x", source="x")
+    assert cpu.components[5].offset == opmask

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fpstate.cpu import load
 from fpstate.cpu.dump import BootLog, Dump
 from fpstate.cpu.formats import read
 from fpstate.errors import UnreadableInput
@@ -181,3 +182,40 @@ def test_boot_lines_of_every_real_kernel_agree_with_what_its_cpuid_enumerates(co
         assert set(found.components) == {bit for bit in range(2, 63) if found.features >> bit & 1}
         read_logs += 1
     assert read_logs >= 8
+
+
+MPX = """\
+x86/fpu: xstate_offset[2]:  576, xstate_sizes[2]:  256
+x86/fpu: xstate_offset[3]:  {3}, xstate_sizes[3]:   64
+x86/fpu: xstate_offset[4]:  {4}, xstate_sizes[4]:   64
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "compacted"),
+    [
+        (MPX.format(0, 0, 0, 832, 896), True),
+        (MPX.format(0, 0, 0, 960, 1024), False),
+        (MPX.split("\n", maxsplit=1)[0], None),
+    ],
+)
+def test_without_the_line_with_the_size_the_offsets_tell_the_format(text: str, compacted: bool | None) -> None:
+    assert log(text).compacted is compacted
+
+
+def test_a_size_padded_with_zeros_is_decimal() -> None:
+    assert log("Enabled xstate features 0x7, context size is 0832 bytes, using 'standard' format.").context_size == 832
+
+
+def boots(*sizes: int) -> str:
+    line = "x86/fpu: Enabled xstate features 0x{:x}, context size is {} bytes, using 'compacted' format.\n"
+    return "".join(line.format(7 if size == 832 else 0xE7, size) for size in sizes)
+
+
+def test_of_several_boots_the_last_is_meant_and_a_note_says_so(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "dmesg"
+    file.write_text(boots(2432, 832))
+    cpu = load(file)
+    assert cpu.xcr0_mask == 7
+    assert f"{file} has 2 different boots; this is number 1, counted from 0 (--index)" in cpu.notes
+    assert load(file, index=0).xcr0_mask == 0xE7

@@ -385,6 +385,23 @@ def test_subleaves_of_the_linux_dump_are_hex_and_the_kernel_had_set_xcr0() -> No
     assert dump.complaints == ("XFEATURE_XTILE_DATA: calculated size is 0 bytes, cpu state 8192 bytes",)
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("XFEATURE_XTILE_DATA: calculated size is\n> 0 bytes, cpu state 8192 bytes",
+         "XFEATURE_XTILE_DATA: calculated size is 0 bytes, cpu state 8192 bytes"),
+        ("XFEATURE_XTILE_DATA: calculated size is 0\n> bytes, cpu state 8192 bytes",
+         "XFEATURE_XTILE_DATA: calculated size is 0 bytes, cpu state 8192 bytes"),
+        ("XSAVE consistency problem: size\n> 10752 != kernel_size 10704",
+         "XSAVE consistency problem: size 10752 != kernel_size 10704"),
+        ("XSAVE consistency problem, dumping leaves", "XSAVE consistency problem, dumping leaves"),
+    ],
+)  # fmt: skip
+def test_a_complaint_survives_quoting_and_wrapping(text: str, complaint: str) -> None:
+    dump = one(f"> Sep 25 kernel: {text}\n> kernel: CPUID[0d, 00]: eax=00000007 ebx=00000340 ecx=00000340 edx=00000000")
+    assert dump.complaints == (complaint,)
+
+
 def test_a_linux_dump_carries_the_boot_lines_around_it() -> None:
     dump = one("""
         CPUID[0d, 00]: eax=00000007 ebx=00000340 ecx=00000340 edx=00000000

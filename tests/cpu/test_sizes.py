@@ -101,3 +101,12 @@ def test_a_size_that_a_linux_printed_is_not_explained_by_what_no_linux_enables()
     linux = Dump(format="test", leaves=leaves, os_linux=True)
     assert explain_compacted(conclude(anyone, name="x", source="test")).rule == "sum"
     assert explain_compacted(conclude(linux, name="x", source="test")).rule == "fixed"
+
+
+def test_the_search_for_a_made_up_size_ends() -> None:
+    """Twelve user and twelve supervisor components that all fit: 16 million states, of which none gives the size."""
+    user, supervisor = range(20, 32), range(32, 44)
+    leaves = {(0xD, 0): (3 | sum(1 << b for b in user), 576, 576, 0), (0xD, 1): (0xF, 12345, 0, 0xFFF)}
+    leaves |= {(0xD, b): (0, 576, 0, 0) for b in user} | {(0xD, b): (3, 0, 1, 0) for b in supervisor}
+    explanation = explain_compacted(conclude(Dump(format="test", leaves=leaves), name="x", source="x"))
+    assert (explanation.rule, explanation.contradicts) == ("fixed", True)

@@ -3,6 +3,8 @@
 import pytest
 
 from fpstate import cpu as cpus
+from fpstate.cpu.conclude import conclude
+from fpstate.cpu.dump import BootLog, Dump
 from fpstate.errors import UsageError
 from fpstate.linux.compare import DEBATE, Column, compare
 from fpstate.linux.policy import find
@@ -87,3 +89,17 @@ def test_nothing_to_compare_is_refused() -> None:
 def test_a_component_that_no_policy_can_move_is_refused(component: int) -> None:
     with pytest.raises(UsageError, match=f"^component {component} has no home to choose"):
         compare(cpus.by_name("zen4"), [find("linux-6.18")], component=component)
+
+
+def test_a_policy_may_force_a_component_that_the_cpu_lacks() -> None:
+    zen4 = cpus.by_name("zen4")
+    leaves = {**zen4.leaves, (0xD, 1): (0xF, 2440, 0, 0)}
+    dump = Dump(format="test", leaves={key: r for key, r in leaves.items() if key not in {(0xD, 11), (0xD, 12)}})
+    table = compare(conclude(dump, name="x", source="x"), [find("cet-v8")], component=11)
+    assert not table.present
+
+
+def test_a_boot_log_does_not_deny_what_it_cannot_show() -> None:
+    log = BootLog(0x7, 832, compacted=True)
+    table = compare(conclude(Dump(format="boot-log", boot_log=log), name="x", source="x"), [find("linux-6.18")])
+    assert table.verdict()[0].startswith("the boot log does not show CET_S (component 12), but it shows only what")

@@ -172,3 +172,9 @@ def test_the_kernels_warning_is_quoted_in_the_policys_own_words() -> None:
     cpu = conclude(Dump(format="test", leaves=leaves), name="test", source="test")
     (found,) = [f for f in lint(cpu, find("cet-v8")).findings if f.rule == "size"]
     assert "[Control-flow Kernel registers]: struct is 24 bytes, cpu state 32 bytes" in found.linux
+
+
+def test_a_boot_log_with_pkru_is_not_said_to_lack_its_flag() -> None:
+    dump = Dump(format="boot-log", boot_log=BootLog(0x207, 840, compacted=True))
+    report = lint(conclude(dump, name="x", source="x"), find("linux-6.18"))
+    assert not [note for note in report.notes if "drops the component" in note]

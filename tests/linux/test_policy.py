@@ -105,6 +105,10 @@ def test_a_users_policy_joins_the_shipped_ones(tmp_path: pathlib.Path) -> None:
         ('[a]\nbase = "linux-6.18"\ndisable_line = 1\n', "disable_line must be true or false, not 1"),
         ('[a]\nbase = "linux-6.18"\ntitle = 1\n', "title must be text, not 1"),
         ('[a]\nbase = "linux-6.18"\ngates = { "CET" = "X" }\n', "'CET' must name one component"),
+        ('[a]\nbase = "linux-6.18"\ngates = { AVX = ["y"] }\n', r"gates.AVX must be text, not \['y'\]"),
+        ('[a]\nbase = "linux-6.18"\nforced = { AVX = 1 }\n', "forced.AVX must be a list of flags, not 1"),
+        ('[a]\nbase = "linux-6.18"\nforced = { AVX = "SHSTK" }\n', "forced.AVX must be a list of flags"),
+        ("[linux-6.18]\ntitle = 'mine'\n", r'a name with a dot needs quotes: \["linux-6.18"\]'),
         ("a = 1\n", "a must be a table"),
         ("[a\n", "is not a TOML file of policies"),
     ],
@@ -116,7 +120,19 @@ def test_a_policy_that_cannot_be_meant_is_refused_by_key(tmp_path: pathlib.Path,
         load_file(str(file))
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x00" * 100])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        b"\x00" * 100,
+        b"a = " + b"9" * 5000,
+        b"a = " + b"[" * 100_000,
+        b"a = " + b"{a=" * 100_000,
+        b".".join([b"a"] * 20_000) + b" = 1",
+        b"#" * ((1 << 20) + 1),
+    ],
+    ids=["latin", "zeros", "digits", "lists", "tables", "dots", "large"],
+)
 def test_a_file_that_is_no_toml_is_unreadable(tmp_path: pathlib.Path, content: bytes) -> None:
     file = tmp_path / "mine.toml"
     file.write_bytes(content)

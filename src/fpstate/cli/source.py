@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 
 from fpstate import cpu as cpus
 from fpstate.cli.streams import put
 from fpstate.cpu.model import Cpu
-from fpstate.errors import CannotTell, UsageError
+from fpstate.errors import CannotTell, UnreadableInput, UsageError
 from fpstate.report import Document
 from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature
 
@@ -37,7 +39,7 @@ def add_source(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         "--cpu", metavar="NAME", action="append" if several else "store", help="a CPU of the built-in table"
     )
     group.add_argument("--host", action="store_true", help="the CPU that this runs on")
-    group.add_argument("--index", metavar="N", type=number, help="which CPU of the file, from 0")
+    group.add_argument("--index", metavar="N", type=number, help="which CPU or boot of the file, from 0")
     group.add_argument("--base", metavar="CPU", help="what a CPU template is applied to: host, a name or a file")
     group.add_argument("--components", metavar="TOML", help="components of your own, or changed ones")
     group.add_argument("--strict", action="store_true", help="refuse a source that leaves something to be guessed")
@@ -74,14 +76,18 @@ def load(args: argparse.Namespace) -> Cpu:
 
 
 def check_source(args: argparse.Namespace) -> None:
-    """Refuse arguments that name several CPUs where one is meant."""
+    """Refuse arguments that name several CPUs where one is meant, or a CPU in the place of a file."""
     if sum((args.file is not None, args.cpu is not None, bool(args.host))) > 1:
         raise UsageError("the CPU must be given once: by FILE, by --cpu or by --host")
+    if args.file is not None:
+        _check_file(args.file)
 
 
 def load_several(args: argparse.Namespace) -> list[Cpu]:
     """Return the CPUs that the arguments name, the host if none: files first, then names, then the host."""
     catalogue, rows = _catalogue(args)
+    for path in args.file:
+        _check_file(path)
     found = [_load(path, None, args, catalogue) for path in args.file]
     found += [_load(None, name, args, catalogue) for name in args.cpu or ()]
     if args.host or not found:
@@ -105,6 +111,15 @@ def _load(path: str | None, name: str | None, args: argparse.Namespace, catalogu
     if name is not None:
         return cpus.by_name(name, catalogue=catalogue)
     return cpus.this_host(catalogue=catalogue)
+
+
+def _check_file(path: str) -> None:
+    """Refuse a CPU's name in the place of a file's."""
+    if "/" in path or path == "-" or os.path.lexists(path):
+        return
+    with contextlib.suppress(UsageError):
+        cpus.by_name(path)
+        raise UnreadableInput(f"there is no file {path!r}", cure=f"for the CPU of that name give --cpu {path}")
 
 
 def _finish(cpu: Cpu, args: argparse.Namespace, catalogue: Catalogue, rows: tuple[Xfeature, ...]) -> Cpu:

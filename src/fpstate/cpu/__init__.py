@@ -66,16 +66,17 @@ def load(
         CannotTell: it is a template and *base* is None, or it does not show leaf 0DH.
     """
     path = os.fspath(path)
+    where = _where(path)
     dumps = _dumps(path, stdin)
     boots = all(dump.boot_log and not dump.leaves for dump in dumps)
     if index is None:
         index = len(dumps) - 1 if boots else 0
     if not 0 <= index < len(dumps):
-        raise UsageError(f"{path} has no CPU number {index}", cure=f"it has {len(dumps)}, from 0")
+        raise UsageError(f"{where} has no CPU number {index}", cure=f"it has {len(dumps)}, from 0")
     dump = dumps[index]
     if any(_content(d) != _content(dump) for d in dumps):
         what = "different boots" if boots else "CPUs with different leaves 0DH"
-        note = f"{path} has {len(dumps)} {what}; this is number {index}, counted from 0 (--index)"
+        note = f"{where} has {len(dumps)} {what}; this is number {index}, counted from 0 (--index)"
         dump = replace(dump, notes=(*dump.notes, note))
     return _conclude_file(dump, path, base, catalogue)
 
@@ -100,6 +101,10 @@ def load_all(
     return cpus
 
 
+def _where(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
 def _dumps(path: str, stdin: BinaryIO | None) -> list[Dump]:
     from fpstate.cpu.formats import open_source  # noqa: PLC0415  the readers
 
@@ -107,7 +112,7 @@ def _dumps(path: str, stdin: BinaryIO | None) -> list[Dump]:
 
 
 def _conclude_file(dump: Dump, path: str, base: str | None, catalogue: Catalogue) -> Cpu:
-    where = "standard input" if path == "-" else path
+    where = _where(path)
     name = dump.label or where
     source = f"{where} ({dump.format})"
     if base is not None and not dump.modifiers:

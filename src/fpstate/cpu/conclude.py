@@ -118,26 +118,24 @@ def _deduce(
     for bit in bits(wanted):
         row = catalogue.get(bit)
         if row is None:
-            guesses.append(f"component {bit}: sub-leaf not in the input, and fpstate does not know the component")
+            guesses.append(f"component {bit}: not in the input, and fpstate does not know the component")
         elif xcr0 >> bit & 1:
             user.append(row)
         else:
             found[bit] = _by_catalogue(row)
-            guesses.append(
-                f"component {bit} ({row.name}): sub-leaf not in the input; {row.size} bytes as on known CPUs"
-            )
+            guesses.append(f"component {bit} ({row.name}): not in the input; {row.size} bytes as on known CPUs")
     places, rivals = choose(user, shown, all_size)
     for row, place in zip(user, places, strict=True):
         if place is None:
             found[row.bit] = _by_catalogue(row)
-            guesses.append(f"component {row.bit} ({row.name}): sub-leaf not in the input, and no known place fits")
+            guesses.append(f"component {row.bit} ({row.name}): not in the input; {row.size} bytes as on known CPUs")
             continue
         found[row.bit] = Component(
             row.bit, place.size, place.offset, row.supervisor, row.aligned, row.xfd, origin="deduced"
         )
         guess = f", a guess: {rivals} other layouts fit too" if rivals else ""
         guesses.append(
-            f"component {row.bit} ({row.name}): sub-leaf not in the input; "
+            f"component {row.bit} ({row.name}): not in the input; "
             f"{place.size} bytes at {place.offset} as on {place.who}{guess}"
         )
     return found, guesses
@@ -153,7 +151,7 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
     supervisor = sum(1 << bit for bit, row in known.items() if row.supervisor and log.features >> bit & 1)
     xcr0 = log.features & ~supervisor & _ALL_BUT_FORMAT
     printed_offsets_are_standard = log.compacted is False
-    offsets = _only_places(xcr0, known)
+    offsets = _only_places(xcr0, known, dump.label or "")
     shown: dict[int, Component] = {}
     for bit, (offset, size) in log.components.items():
         row = known.get(bit)
@@ -197,13 +195,15 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
     )
 
 
-def _only_places(xcr0: int, known: Mapping[int, Xfeature]) -> dict[int, int]:
-    """Return the standard offsets that follow from which components are there: MPX and AMX are Intel's, say.
+def _only_places(xcr0: int, known: Mapping[int, Xfeature], label: str) -> dict[int, int]:
+    """Return the standard offsets that follow from the vendor in *label*, and from which components are there.
 
-    Only if one family of layouts alone has a place for all of them; else just for those that lie alike everywhere.
+    MPX and AMX are Intel's, say.  Only if one family of layouts alone has a place for all of them; else just for those
+    that lie alike everywhere.
     """
     rows = [known[bit] for bit in bits(xcr0) if bit in known]
-    families = {place.layout for row in rows for place in row.placements} - {"all"}
+    vendor = next((name for name in ("AMD", "Intel") if name in label), "")
+    families = {place.layout for row in rows for place in row.placements if vendor in place.who} - {"all"}
     complete = [f for f in families if all(any(p.layout in {f, "all"} for p in row.placements) for row in rows)]
     allowed = {"all", *complete} if len(complete) == 1 else {"all"}
     return {row.bit: place.offset for row in rows for place in row.placements if place.layout in allowed}

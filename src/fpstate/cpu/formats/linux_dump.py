@@ -24,7 +24,7 @@ _RECORD: Final = re.compile(
 _COMPLAINT: Final = re.compile(r"XSAVE consistency problem.*|XFEATURE_\w+: (?:struct|calculated size) is .*")
 _COMPLAINT_START: Final = re.compile(r"XSAVE consistency problem|XFEATURE_\w+: ?(?:struct|calculated|$)")
 _WHOLE_COMPLAINT: Final = re.compile(
-    r"XSAVE consistency problem(?:: size\s+[0-9]+ != kernel_size\s+[0-9]+|, dumping leaves|: \D.*)"
+    r"XSAVE consistency problem(?:: size\s+[0-9]+ != kernel_size\s+[0-9]+|, dumping leaves|: (?!size)\D.*)"
     r"|XFEATURE_\w+:\s(?:struct|calculated size) is\s+[0-9]+\s+bytes,\s+cpu\s+state\s+[0-9]+\s+bytes"
 )
 _MOST_COMPLAINTS: Final = 8
