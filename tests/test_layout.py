@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpstate import cpu as cpus
+from fpstate.cpu.conclude import conclude
+from fpstate.cpu.dump import Dump
 from fpstate.cpu.model import Cpu
 from fpstate.errors import CannotTell, UsageError
 from fpstate.layout import Layout, compacted, difference, hidden_by_alignment, layouts, standard
@@ -107,6 +109,15 @@ def test_a_mask_that_xsetbv_would_refuse_is_refused(mask: int) -> None:
 
 def test_linuxs_own_default_mask_with_xtilecfg_alone_is_a_layout() -> None:
     assert layouts(cpus.by_name("sapphire-rapids"), 0x20EE7)[1].size == 2560
+
+
+def test_what_a_faulty_cpu_enumerates_is_shown_though_xsetbv_would_refuse_it() -> None:
+    leaves = {(0xD, 0): (0xC7, 2432, 2432, 0), (0xD, 2): (256, 576, 0, 0)}
+    leaves |= {(0xD, 6): (512, 896, 0, 0), (0xD, 7): (1024, 1408, 0, 0), (0xD, 1): (0xF, 2368, 0, 0)}
+    cpu = conclude(Dump(format="test", leaves=leaves), name="x", source="x")
+    assert layouts(cpu)[1].mask == 0xC7
+    with pytest.raises(UsageError, match="is impossible: "):
+        layouts(cpu, 0xC7)
 
 
 def test_a_component_that_the_cpu_lacks_is_refused_by_name() -> None:

@@ -160,8 +160,9 @@ def layouts(cpu: Cpu, mask: int | None = None) -> tuple[Layout | CannotTell, Lay
         UsageError: *mask* sets a bit that *cpu* does not enumerate, or one that XSETBV would refuse.
     """
     if mask is None:
-        mask = cpu.mask
-    check_mask(cpu, mask)
+        mask = cpu.mask  # shown as it is: what is wrong with it, lint says
+    else:
+        check_mask(cpu, mask)
     try:
         first: Layout | CannotTell = standard(cpu, mask)
     except CannotTell as error:

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     cases = [(cpu, _mask(cpu, mask)) for cpu in load_several(args) for mask in args.mask or [None]]
     if len(cases) > 2:
         raise UsageError(f"at most two layouts can be held against each other, not {len(cases)}")
-    shown = [(cpu, mask, layouts(cpu, mask)) for cpu, mask in cases]
+    shown = [(cpu, cpu.mask if mask is None else mask, layouts(cpu, mask)) for cpu, mask in cases]
     documents = [report.document(*case) for case in shown]
     texts = [report.text(*case, explain=args.explain) for case in shown]
     if len(shown) == 1:
@@ -52,5 +52,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mask(cpu: Cpu, text: str | None) -> int:
-    return cpu.mask if text is None else cpu.catalogue.parse_mask(text, everything=cpu.mask)
+def _mask(cpu: Cpu, text: str | None) -> int | None:
+    return None if text is None else cpu.catalogue.parse_mask(text, everything=cpu.mask)
