@@ -20,21 +20,25 @@ from fpstate.errors import UsageError
 
 __all__ = [
     "APX",
+    "AVX512",
     "CATALOGUE",
     "CET",
     "COMPACTED",
     "HEADER_SIZE",
+    "LAST",
     "LBR",
     "LEGACY",
     "LEGACY_SIZE",
     "MIN_SIZE",
     "MPX",
+    "XTILE",
     "XTILEDATA",
     "Catalogue",
     "Placement",
     "Role",
     "Xfeature",
     "bits",
+    "component_mask",
     "mask_of",
 ]
 
@@ -48,14 +52,20 @@ LEGACY: Final = 0b11
 """x87 and SSE: the components that live in the legacy region."""
 MPX: Final = 0b11000
 """BNDREGS and BNDCSR."""
+AVX512: Final = 0b111 << 5
+"""opmask, ZMM_Hi256 and Hi16_ZMM."""
 CET: Final = 0b11 << 11
 """CET_U and CET_S."""
 LBR: Final = 15
 """The bit of arch-LBR, whose size follows the depth that leaf 1CH allows."""
 XTILEDATA: Final = 18
 """The bit of AMX tile data, which Linux checks against leaf 1DH."""
+XTILE: Final = 0b11 << 17
+"""XTILECFG and XTILEDATA."""
 APX: Final = 19
 """The bit of APX, which re-uses the place of MPX."""
+LAST: Final = 62
+"""The highest number that a component can have."""
 COMPACTED: Final = 1 << 63
 """XCOMP_BV[63]: the image is in compacted format.  Never a component."""
 
@@ -75,6 +85,11 @@ def bits(mask: int) -> Iterator[int]:
         low = mask & -mask
         yield low.bit_length() - 1
         mask ^= low
+
+
+def component_mask(low: int, high: int) -> int:
+    """Join the halves of a mask that CPUID returns in two registers; bit 63 is no component."""
+    return (low | high << 32) & ~COMPACTED
 
 
 def mask_of(numbers: Iterable[int]) -> int:
@@ -139,8 +154,8 @@ class Xfeature:
     source: str
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bit <= 62:
-            raise UsageError(f"component bit must be 0 to 62, not {self.bit} (bit 63 is XCOMP_BV's format flag)")
+        if not 0 <= self.bit <= LAST:
+            raise UsageError(f"component bit must be 0 to {LAST}, not {self.bit} (bit 63 is XCOMP_BV's format flag)")
         if not 0 < self.size <= 1 << 20:
             raise UsageError(f"size of component {self.bit} must be 1 to 1048576 bytes, not {self.size}")
         if self.supervisor and self.placements:
@@ -287,9 +302,9 @@ GROUPS: Final[dict[str, int]] = {
     "legacy": LEGACY,
     "fpsse": LEGACY,
     "mpx": MPX,
-    "avx512": mask_of((5, 6, 7)),
-    "amx": mask_of((17, 18)),
-    "xtile": mask_of((17, 18)),
+    "avx512": AVX512,
+    "amx": XTILE,
+    "xtile": XTILE,
     "cet": CET,
 }
 """Names for several components at once."""

@@ -16,7 +16,7 @@ __all__ = ["configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_source(parser)
-    parser.add_argument("--policy", metavar="NAME", help="the release or design (default: linux-6.18)")
+    parser.add_argument("--policy", metavar="NAME", help=f"the release or design (default: {policies.DEFAULT})")
     add_policy_files(parser)
     parser.add_argument(
         "--check", action="store_true", help="with --host: hold the prediction against this running kernel"
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         return _check(args)
     cpu = load(args)
     table = policies.table(args.policies, cpu.catalogue)
-    policy = policies.find("linux-6.18" if args.policy is None else args.policy, table)
+    policy = policies.find(policies.DEFAULT if args.policy is None else args.policy, table)
     outcome = boot(cpu, policy, args.cmdline, debug_fpu=not args.no_debug_fpu)
     emit(args, report.document(outcome), report.text(outcome))
     return 0

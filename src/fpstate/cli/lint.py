@@ -16,7 +16,7 @@ __all__ = ["configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_source(parser)
-    parser.add_argument("--policy", metavar="NAME", default="linux-6.18", help="which Linux to quote")
+    parser.add_argument("--policy", metavar="NAME", default=policies.DEFAULT, help="which Linux to quote")
     add_policy_files(parser)
     add_output(parser)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from fpstate.cpu.conclude import conclude
-from fpstate.cpu.dump import Dump, Modifier, Registers
+from fpstate.cpu.dump import Dump, Modifier, Registers, log_only
 from fpstate.cpu.model import Component, Cpu
 from fpstate.errors import UsageError
 from fpstate.xfeatures import CATALOGUE, MIN_SIZE, Catalogue
@@ -68,7 +68,7 @@ def load(
     path = os.fspath(path)
     where = _where(path)
     dumps = _dumps(path, stdin)
-    boots = all(dump.boot_log and not dump.leaves for dump in dumps)
+    boots = all(log_only(dump.leaves, dump.boot_log) for dump in dumps)
     if index is None:
         index = len(dumps) - 1 if boots else 0
     if not 0 <= index < len(dumps):

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fpstate.cpu import flags as cpu_flags
-from fpstate.cpu.dump import BootLog, Dump
+from fpstate.cpu.dump import BootLog, Dump, log_only
 from fpstate.cpu.model import Component, Cpu
 from fpstate.cpu.places import choose
 from fpstate.errors import CannotTell, printable
-from fpstate.xfeatures import CATALOGUE, LEGACY, XTILEDATA, Catalogue, Xfeature, bits
+from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, XTILEDATA, Catalogue, Xfeature, bits, component_mask
 
 __all__ = ["conclude"]
-
-_ALL_BUT_FORMAT = (1 << 63) - 1
 
 
 def conclude(
@@ -45,7 +43,7 @@ def conclude(
             f"{name} is a CPU template: it changes a CPU, it is not one",
             cure="name the CPU that it is applied to: --base zen4, --base FILE",
         )
-    if not dump.leaves and dump.boot_log:
+    if dump.boot_log and log_only(dump.leaves, dump.boot_log):
         return _from_boot_log(dump, dump.boot_log, name, source, catalogue)
     present, unknown = cpu_flags.decode(dump.leaves)
     reaches = dump.leaves.get((0, 0), (0xD,))[0] >= 0xD
@@ -78,13 +76,13 @@ def conclude(
 def _masks(dump: Dump) -> tuple[int, int | None, int]:
     """Return the XCR0 and IA32_XSS bits that CPUID enumerates (None if not shown) and CPUID.0DH.0:ECX."""
     eax, _, ecx, edx = dump.leaves.get((0xD, 0), (0, 0, 0, 0))
-    xcr0 = (eax | edx << 32) & _ALL_BUT_FORMAT
+    xcr0 = component_mask(eax, edx)
     if (0xD, 0) not in dump.leaves:
         return xcr0, 0, ecx
     if (0xD, 1) not in dump.leaves:
         return xcr0, None, ecx
     sub1 = dump.leaves[0xD, 1]
-    return xcr0, (sub1[2] | sub1[3] << 32) & _ALL_BUT_FORMAT, ecx
+    return xcr0, component_mask(sub1[2], sub1[3]), ecx
 
 
 def _read_subleaves(dump: Dump, mask: int, xss: int) -> tuple[dict[int, Component], int, int]:
@@ -149,7 +147,7 @@ def _from_boot_log(dump: Dump, log: BootLog, name: str, source: str, catalogue: 
     """Conclude what a boot log can tell: the enabled components, their sizes, and places in the log's own format."""
     known = {row.bit: row for row in catalogue}
     supervisor = sum(1 << bit for bit, row in known.items() if row.supervisor and log.features >> bit & 1)
-    xcr0 = log.features & ~supervisor & _ALL_BUT_FORMAT
+    xcr0 = log.features & ~supervisor & ~COMPACTED
     printed_offsets_are_standard = log.compacted is False
     offsets = _only_places(xcr0, known, dump.label or "")
     shown: dict[int, Component] = {}

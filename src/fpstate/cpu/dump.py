@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["BootLog", "Dump", "Leaves", "Modifier", "Registers"]
+__all__ = ["BootLog", "Dump", "Leaves", "Modifier", "Registers", "log_only"]
 
 Registers = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX as one CPUID call returned them."""
@@ -88,3 +88,8 @@ class Dump:
     complaints: tuple[str, ...] = ()
     guesses: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def log_only(leaves: Leaves, boot_log: BootLog | None) -> bool:
+    """Tell whether boot lines are all that is known: what a kernel made of the CPU, and no CPUID."""
+    return boot_log is not None and not leaves

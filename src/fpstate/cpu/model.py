@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from fpstate.cpu.dump import BootLog, Dump, Leaves, Registers
+from fpstate.cpu.dump import BootLog, Dump, Leaves, Registers, log_only
 from fpstate.errors import CannotTell
 from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, Catalogue, Xfeature, bits
 
-__all__ = ["Component", "Cpu", "Origin", "compacted_places", "compacted_size", "standard_size"]
+__all__ = ["Component", "Cpu", "Origin", "Palette", "compacted_places", "compacted_size", "standard_size"]
 
 Origin = Literal["cpuid", "boot log", "deduced", "catalogue", "user"]
 """Where a component's numbers come from, strongest first.
@@ -90,6 +90,29 @@ def compacted_size(components: Mapping[int, Component], mask: int, *, align: boo
     return size
 
 
+class Palette(NamedTuple):
+    """One way to divide XTILEDATA into tiles (CPUID.1DH.i; SDM volume 1, 18.2).  Sizes are bytes.
+
+    Attributes:
+        number: i, from 1.
+        total: of all tiles.
+        tile: of one tile.
+        row: of one row of a tile.
+        tiles, rows: how many tiles, and how many rows in one.
+    """
+
+    number: int
+    total: int
+    tile: int
+    row: int
+    tiles: int
+    rows: int
+
+
+_MOST_PALETTES = 64
+"""CPUs have one; a number in leaf 1DH is not trusted."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cpu:
     """One CPU.  Two are equal only if they are the same object; compare fields instead.
@@ -137,9 +160,21 @@ class Cpu:
         """Whether CPUID.1:ECX[26] is set, or leaf 0DH stands in for it."""
         return "XSAVE" in self.flags or ("XSAVE" in self.flags_unknown and bool(self.xcr0_mask))
 
+    @property
+    def log_only(self) -> bool:
+        """Whether boot lines are all that is known of the CPU."""
+        return log_only(self.leaves, self.boot_log)
+
     def register(self, leaf: int, subleaf: int) -> Registers | None:
         """Return what the source shows for CPUID(*leaf*, *subleaf*), or None."""
         return self.leaves.get((leaf, subleaf))
+
+    def palettes(self) -> Iterator[Palette]:
+        """Yield the tile palettes of leaf 1DH; one that the source does not show is all zeros."""
+        top = self.register(0x1D, 0) or (0, 0, 0, 0)
+        for number in range(1, min(top[0], _MOST_PALETTES) + 1):
+            eax, ebx, ecx, _ = self.register(0x1D, number) or (0, 0, 0, 0)
+            yield Palette(number, eax & 0xFFFF, eax >> 16, ebx & 0xFFFF, ebx >> 16, ecx & 0xFFFF)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from fpstate.cpu.model import Component, Cpu, compacted_size, standard_size
 from fpstate.cpu.places import usual
 from fpstate.cpu.xcr0 import fault
 from fpstate.errors import CannotTell
-from fpstate.xfeatures import CATALOGUE, LEGACY, MPX, bits, mask_of
+from fpstate.xfeatures import AVX512, CATALOGUE, LEGACY, MPX, XTILE, bits, mask_of
 
 __all__ = ["EbxRule", "Explanation", "compacted_rule", "explain_compacted", "explain_standard", "standard_rule"]
 
@@ -205,7 +205,7 @@ def _xcr0_candidates(cpu: Cpu) -> Iterator[int]:
 
 _LINUX_XSS = mask_of(row.bit for row in CATALOGUE if row.role in {"supervisor", "guest-only", "independent"})
 """The components that a Linux may have set in IA32_XSS."""
-_GROUPS = (MPX, 1 << 5 | 1 << 6 | 1 << 7, 1 << 17 | 1 << 18)
+_GROUPS = (MPX, AVX512, XTILE)
 """User components that XSETBV enables only together (SDM 13.3)."""
 _GROUPED = sum(_GROUPS)
 _MOST_PAIRS = 4096

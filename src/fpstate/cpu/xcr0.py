@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from fpstate.xfeatures import APX, MPX
+from fpstate.xfeatures import APX, AVX512, MPX, XTILE
 
 __all__ = ["RULES", "Rule", "fault"]
 
@@ -29,18 +29,16 @@ class Rule:
     text: str
 
 
-_AVX512, _XTILE = 0xE0, 0x60000
-
 RULES: Final = (
     Rule("x87", lambda m: not m & 1, "x87 (bit 0) must be set"),
     Rule("avx", lambda m: m & 0b110 == 0b100, "AVX (bit 2) needs SSE (bit 1)"),
     Rule("mpx", lambda m: m & MPX not in {0, MPX}, "BNDREGS (bit 3) and BNDCSR (bit 4) go together"),
     Rule(
         "avx512",
-        lambda m: bool(m & _AVX512) and m & (_AVX512 | 0b110) != _AVX512 | 0b110,
+        lambda m: bool(m & AVX512) and m & (AVX512 | 0b110) != AVX512 | 0b110,
         "AVX-512 (bits 5, 6 and 7) goes all together and needs SSE and AVX (bits 1 and 2)",
     ),
-    Rule("xtile", lambda m: m & _XTILE not in {0, _XTILE}, "XTILECFG (bit 17) and XTILEDATA (bit 18) go together"),
+    Rule("xtile", lambda m: m & XTILE not in {0, XTILE}, "XTILECFG (bit 17) and XTILEDATA (bit 18) go together"),
     Rule(
         "apx",
         lambda m: bool(m & 1 << APX and m & MPX),

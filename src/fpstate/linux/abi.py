@@ -99,6 +99,7 @@ def user_abi(config: BootConfig) -> UserAbi:
     )
     permitted = config.user_permitted_size
     frame_dynamic = Frame(user.max_features, permitted, permitted + MAGIC2_SIZE) if dynamic else None
+    granted = config.kernel.default_features & config.policy.user
     around = largest - fpu_part(user.max_size, xsave=xsave)
     return UserAbi(
         max_sigframe=largest,
@@ -113,9 +114,9 @@ def user_abi(config: BootConfig) -> UserAbi:
         regset_xfeatures=user.max_features if xsave else 0,
         xcomp_supp=user.max_features | user.legacy_features,
         # The disable path leaves these sets alone, and a new process copies them.
-        xcomp_perm=config.kernel.default_features & config.policy.user,
+        xcomp_perm=granted,
         xcomp_guest_perm=config.guest.features & config.policy.user,
-        xcomp_perm_after=config.kernel.default_features & config.policy.user | dynamic,
+        xcomp_perm_after=granted | dynamic,
     )
 
 

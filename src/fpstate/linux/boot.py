@@ -24,7 +24,7 @@ FXSAVE_SIZE = 512
 """Bytes of the legacy image.  A 64-bit kernel requires FXSR, so that clearing it leaves FXSAVE in use."""
 INIT_FPSTATE_ROOM = 4096
 """sizeof(init_fpstate.regs): the static union is padded to a page."""
-_TILE_ROW_BYTES = 1024
+_TILE_BYTES = 1024
 
 
 class _DisabledError(Exception):
@@ -284,15 +284,14 @@ class _Boot:
         if top is None:
             return
         most = 0
-        for palette in range(1, min(top[0], 64) + 1):
-            eax, ebx, _, _ = self.cpu.register(0x1D, palette) or (0, 0, 0, 0)
-            if eax >> 16 != _TILE_ROW_BYTES:
-                self.log.append(f"XFEATURE_XTILE_DATA: struct is {_TILE_ROW_BYTES} bytes, cpu xtile {eax >> 16} bytes")
+        for palette in self.cpu.palettes():
+            if palette.tile != _TILE_BYTES:
+                self.log.append(f"XFEATURE_XTILE_DATA: struct is {_TILE_BYTES} bytes, cpu xtile {palette.tile} bytes")
                 return
-            most = max(most, ebx >> 16)
-        if size != most * _TILE_ROW_BYTES:
+            most = max(most, palette.tiles)
+        if size != most * _TILE_BYTES:
             self.log.append(
-                f"XFEATURE_XTILE_DATA: calculated size is {most * _TILE_ROW_BYTES} bytes, cpu state {size} bytes"
+                f"XFEATURE_XTILE_DATA: calculated size is {most * _TILE_BYTES} bytes, cpu state {size} bytes"
             )
 
     def _build_init_image(self) -> None:

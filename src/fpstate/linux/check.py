@@ -9,7 +9,7 @@ from typing import Final
 from fpstate.cpu.model import Cpu
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, UserAbi, user_abi
 from fpstate.linux.boot import boot
-from fpstate.linux.config import BootConfig
+from fpstate.linux.config import CACHE_LINE, BootConfig
 from fpstate.linux.kvm import KvmView, kvm_view
 from fpstate.linux.observe import Observation, kernel_release, observe
 from fpstate.linux.observe import cmdline as running_cmdline
@@ -18,8 +18,6 @@ from fpstate.linux.policy import Policy, for_release
 __all__ = ["Check", "Row", "check", "judge"]
 
 Seen = int | str | tuple[str, ...]
-
-CACHE_LINE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

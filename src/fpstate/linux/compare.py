@@ -15,9 +15,10 @@ from fpstate.errors import UsageError
 from fpstate.layout import hidden_by_alignment
 from fpstate.linux.abi import UserAbi, user_abi
 from fpstate.linux.boot import boot
-from fpstate.linux.config import BootConfig
+from fpstate.linux.config import CACHE_LINE, BootConfig
 from fpstate.linux.kvm import KvmView, kvm_view
 from fpstate.linux.policy import Policy
+from fpstate.xfeatures import LAST
 
 __all__ = ["DEBATE", "Column", "Comparison", "Home", "compare"]
 
@@ -25,7 +26,6 @@ DEBATE: Final = ("linux-6.7", "cet-v8", "linux-6.18", "default-on", "independent
 """The policies that `compare` lays side by side if none are named."""
 
 CET_S: Final = 12
-CACHE_LINE: Final = 64
 MSR_SIZE: Final = 8
 
 Home = Literal["nowhere", "every fpstate", "fpstates on permission", "guest fpstates", "own buffer", "MSRs"]
@@ -127,10 +127,10 @@ def compare(
     """
     if not policies:
         raise UsageError("there must be at least one policy to compare")
-    if not 2 <= component <= 62:
+    if not 2 <= component <= LAST:
         raise UsageError(
             f"component {component} has no home to choose: x87 and SSE lie in the legacy region of every image",
-            cure="give an extended component, 2 to 62",
+            cure=f"give an extended component, 2 to {LAST}",
         )
     columns = tuple(_column(boot(cpu, policy, cmdline, debug_fpu=debug_fpu), component) for policy in policies)
     present = bool(cpu.mask >> component & 1)
@@ -140,9 +140,9 @@ def compare(
 def _column(config: BootConfig, bit: int) -> Column:
     home = _home(config, bit)
     view = kvm_view(config)
-    task, guest = config.save_rfbm, config.guest_save_rfbm
     size = config.cpu.components[bit].size if bit in config.cpu.components else 0
-    task_cost, guest_cost = _cost(config, task, bit), _cost(config, guest, bit)
+    task_cost, task_hidden = _share(config, config.save_rfbm, bit)
+    guest_cost, guest_hidden = _share(config, config.guest_save_rfbm, bit)
     task_slab = _lines(config.kernel.default_size)
     msrs = size // MSR_SIZE if home == "MSRs" else 0
     return Column(
@@ -155,8 +155,8 @@ def _column(config: BootConfig, bit: int) -> Column:
         guest_size=config.guest.size,
         task_cost=task_cost,
         guest_cost=guest_cost,
-        task_hidden=_hidden(config, task, bit),
-        guest_hidden=_hidden(config, guest, bit),
+        task_hidden=task_hidden,
+        guest_hidden=guest_hidden,
         task_slab=task_slab,
         slab_cost=task_slab - _lines(config.kernel.default_size - task_cost),
         after_load=_after(config, bit, home),
@@ -184,17 +184,13 @@ def _home(config: BootConfig, bit: int) -> Home:
     return "nowhere"
 
 
-def _hidden(config: BootConfig, mask: int, bit: int) -> int:
-    """Return how many of the component's bytes an fpstate of *mask* does not grow by."""
-    held = mask >> bit & 1 and config.compacted
-    return hidden_by_alignment(config.cpu, mask, bit) if held and bit in config.cpu.components else 0
-
-
-def _cost(config: BootConfig, mask: int, bit: int) -> int:
-    """Return what component *bit* adds to an fpstate of *mask*."""
-    held = mask >> bit & 1 and config.compacted
+def _share(config: BootConfig, mask: int, bit: int) -> tuple[int, int]:
+    """Return what component *bit* adds to an fpstate of *mask*, and how many of its bytes alignment hides."""
     component = config.cpu.components.get(bit)  # a policy may force a bit that the CPU does not have
-    return component.size - _hidden(config, mask, bit) if held and component else 0
+    if component is None or not mask >> bit & 1 or not config.compacted:
+        return 0, 0
+    hidden = hidden_by_alignment(config.cpu, mask, bit)
+    return component.size - hidden, hidden
 
 
 def _lines(size: int) -> int:
@@ -215,7 +211,7 @@ def _after(config: BootConfig, bit: int, home: Home) -> After:
 
 
 def _verdict(table: Comparison) -> list[str]:
-    if not table.present and table.cpu.boot_log is not None and not table.cpu.leaves:
+    if not table.present and table.cpu.log_only:
         absent = f"the boot log does not show {table.name} (component {table.component})"
         return [f"{absent}, but it shows only what a kernel enabled: whether the CPU has it cannot be told."]
     if not table.present:

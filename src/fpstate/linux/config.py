@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from fpstate.cpu.model import Cpu
 from fpstate.linux.cmdline import Parameters
 from fpstate.linux.policy import Policy
 from fpstate.xfeatures import COMPACTED
 
-__all__ = ["BootConfig", "Fate", "GuestConfig", "StateConfig"]
+__all__ = ["CACHE_LINE", "BootConfig", "Fate", "GuestConfig", "StateConfig"]
+
+CACHE_LINE: Final = 64
+"""Bytes; an image, and so a task_struct with one at its end, is aligned to them."""
 
 Fate = Literal["xsave", "fxsave", "panic"]
 """How the kernel saves FPU state after the boot, or that it did not get that far."""

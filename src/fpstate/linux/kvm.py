@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fpstate.linux.config import BootConfig
-from fpstate.xfeatures import CET
+from fpstate.xfeatures import CET, XTILE, XTILEDATA
 
 __all__ = ["KvmView", "kvm_view"]
 
@@ -76,4 +76,4 @@ def _supported_xss(config: BootConfig) -> int:
 
 def _unpermitted(dynamic: int) -> int:
     """Return what goes when no dynamic feature is permitted: XTILECFG goes with XTILEDATA (KVM's own rule)."""
-    return dynamic | (dynamic >> 1 & 1 << 17)
+    return dynamic | (XTILE if dynamic >> XTILEDATA & 1 else 0)

@@ -20,7 +20,7 @@ from fpstate.errors import CannotTell
 from fpstate.linux.boot import boot
 from fpstate.linux.config import BootConfig
 from fpstate.linux.policy import Policy
-from fpstate.xfeatures import APX, CATALOGUE, COMPACTED, LBR, LEGACY, MIN_SIZE, MPX, XTILEDATA, bits
+from fpstate.xfeatures import APX, CATALOGUE, COMPACTED, LAST, LBR, LEGACY, MIN_SIZE, MPX, XTILEDATA, bits
 
 __all__ = ["Finding", "Report", "Severity", "lint"]
 
@@ -124,7 +124,7 @@ def lint(cpu: Cpu, policy: Policy, cmdline: str = "", *, debug_fpu: bool = True)
 
 def _unknown(cpu: Cpu) -> tuple[str, ...]:
     """List what the source leaves open of leaf 0DH."""
-    if cpu.boot_log is not None and not cpu.leaves:
+    if cpu.log_only:
         return ("CPUID itself: a boot log shows only what the kernel made of it",)
     gaps = ["sub-leaf 1: XSAVEC, XSAVES and the IA32_XSS bits"] if cpu.xss_mask is None else []
     gaps += [f"sub-leaf {bit} ({cpu.catalogue.name(bit)})" for bit in bits(cpu.missing)]
@@ -337,7 +337,7 @@ def _places(s: _Subject) -> Iterator[Finding]:
 def _not_enumerated(s: _Subject) -> Iterator[Finding]:
     for (leaf, bit), registers in s.cpu.leaves.items():
         unjudged = s.cpu.xss_mask is None and registers[2] & 1
-        if leaf == 0xD and 2 <= bit <= 62 and any(registers) and not s.cpu.mask >> bit & 1 and not unjudged:
+        if leaf == 0xD and 2 <= bit <= LAST and any(registers) and not s.cpu.mask >> bit & 1 and not unjudged:
             message = f"sub-leaf {bit} ({s.name(bit)}) is filled in, but the component is in neither mask"
             yield Finding("not-enumerated", "warning", f"0DH.{bit}", message, "ignores the sub-leaf", _SDM_CPUID)
 
@@ -363,7 +363,7 @@ def _gates(cpu: Cpu) -> Iterator[tuple[int, str]]:
 
 def _dropped(cpu: Cpu) -> tuple[str, ...]:
     """Say which components Linux leaves out for want of their flag: legal, and real CPUs do it (PKRU on Zen 2)."""
-    if not cpu.leaves:
+    if cpu.log_only:
         return ()  # a boot log shows what a kernel kept
     absent = [(bit, flag) for bit, flag in _gates(cpu) if cpu.mask >> bit & 1 and flag not in cpu.flags]
     return tuple(
@@ -404,13 +404,12 @@ def _tiles(s: _Subject) -> Iterator[Finding]:
         yield Finding("tiles", "error", "1DH.0:EAX", message, _tile_lines(s), "SDM volume 1, 18.2")
         return
     most = 0
-    for palette in range(1, min(top[0], 64) + 1):
-        eax, ebx, ecx, _ = cpu.register(0x1D, palette) or (0, 0, 0, 0)
-        total, tile, row, names, rows = eax & 0xFFFF, eax >> 16, ebx & 0xFFFF, ebx >> 16, ecx & 0xFFFF
-        most = max(most, tile * names)
-        if total != tile * names or tile != row * rows:
-            message = f"palette {palette}: {names} tiles of {tile} bytes, {rows} rows of {row}, {total} bytes in all"
-            yield Finding("tile-palette", "error", f"1DH.{palette}", message, _SILENT, "SDM volume 1, 18.2")
+    for p in cpu.palettes():
+        most = max(most, p.tile * p.tiles)
+        if p.total != p.tile * p.tiles or p.tile != p.row * p.rows:
+            numbers = f"{p.tiles} tiles of {p.tile} bytes, {p.rows} rows of {p.row}, {p.total} bytes in all"
+            message = f"palette {p.number}: {numbers}"
+            yield Finding("tile-palette", "error", f"1DH.{p.number}", message, _SILENT, "SDM volume 1, 18.2")
     if most != data.size:
         message = f"the palettes' tiles take {most} bytes at most, XTILEDATA is {data.size} bytes"
         yield Finding("tiles", "error", "1DH", message, _tile_lines(s), "SDM volume 1, 18.2")
@@ -444,7 +443,7 @@ def _unexplained_failure(s: _Subject, findings: list[Finding]) -> list[Finding]:
 
 def _boot_log(s: _Subject) -> Iterator[Finding]:
     log = s.cpu.boot_log
-    if log is None or s.cpu.leaves or not log.components:
+    if log is None or not s.cpu.log_only or not log.components:
         return
     size = compacted_size if log.compacted else standard_size
     try:

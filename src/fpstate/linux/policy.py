@@ -17,7 +17,10 @@ from fpstate import toml
 from fpstate.errors import UnreadableInput, UsageError
 from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature, bits
 
-__all__ = ["Policy", "find", "for_release", "load_file", "own", "shipped", "table"]
+__all__ = ["DEFAULT", "Policy", "find", "for_release", "load_file", "own", "shipped", "table"]
+
+DEFAULT: Final = "linux-6.18"
+"""The policy that is meant if none is named."""
 
 _SETS: Final = (
     "user",
@@ -42,7 +45,7 @@ _CHOICES: Final = {"restores_guest_only": ("always", "guest"), "guest_allocation
 _TEXTS: Final = ("title", "source", "disable_message", "since", "until")
 _OWN: Final = frozenset({"title", "source", "objections", "since", "until"})
 _TABLES: Final = ("boot_strings", "gates", "forced")
-_OTHERS: Final = ("base", "xfeature_max", "boot_strings", "gates", "forced", "objections")
+_OTHERS: Final = (*_TABLES, "base", "xfeature_max", "objections")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +223,7 @@ def _build(key: str, rows: Mapping[str, Mapping[str, Any]], catalogue: Catalogue
     missing = {*_SETS, *_FLAGS, *_CHOICES, *_TEXTS, "xfeature_max"} - set(merged)
     if missing:
         raise UsageError(
-            f"{where}: policy {key} lacks {min(missing)!r}", cure='take it from another: base = "linux-6.18"'
+            f"{where}: policy {key} lacks {min(missing)!r}", cure=f'take it from another: base = "{DEFAULT}"'
         )
     sets: dict[str, Any] = {name: _set(merged[name], catalogue, f"{where}: policy {key}, {name}") for name in _SETS}
     _typed(merged, key, where)

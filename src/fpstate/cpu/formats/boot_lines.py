@@ -19,7 +19,7 @@ from typing import Final
 from fpstate.cpu.dump import BootLog, Dump
 from fpstate.cpu.formats.text import rejoin
 from fpstate.errors import UnreadableInput
-from fpstate.xfeatures import CATALOGUE, LEGACY, MIN_SIZE, bits
+from fpstate.xfeatures import CATALOGUE, LAST, LEGACY, MIN_SIZE, bits
 
 __all__ = ["Boot", "dumps_of", "parse_boots", "sniff"]
 
@@ -168,7 +168,7 @@ def _number(text: str) -> int:
 def _read(line: str, pending: _Pending) -> Boot | None:
     """Take one line into *pending*; if it is the one with the size, return the boot."""
     if match := _OFFSET.search(line):
-        if int(match[1]) <= 62:
+        if int(match[1]) <= LAST:
             pending.components[int(match[1])] = (match[2], match[3])
     elif match := _SUPPORTING.search(line):
         pending.supporting |= int(match[1], 16)

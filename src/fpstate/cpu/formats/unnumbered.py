@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fpstate.cpu.dump import Registers
-from fpstate.xfeatures import CATALOGUE, LEGACY, bits
+from fpstate.xfeatures import CATALOGUE, LEGACY, bits, component_mask
 
 __all__ = ["number_leaf_d"]
 
@@ -30,12 +30,12 @@ def number_leaf_d(rows: Sequence[Registers]) -> list[int]:
        need not be enumerated: CentaurHauls0040672_CNS_04 has two, and no bit for them in sub-leaf 1.
     """
     rows = rows[:_SUBLEAVES]
-    xcr0 = _mask(rows[0][0], rows[0][3]) & ~LEGACY
+    xcr0 = component_mask(rows[0][0], rows[0][3]) & ~LEGACY
     numbers = [0]
     xss = 0
     if len(rows) > 1 and rows[1][0] < 1 << 6 and not any(_is_known_as(bit, rows[1]) for bit in bits(xcr0)):
         numbers.append(1)
-        xss = _mask(rows[1][2], rows[1][3]) & ~LEGACY
+        xss = component_mask(rows[1][2], rows[1][3]) & ~LEGACY
     rest = rows[len(numbers) :]
     if len(numbers) == 2 and not all(map(any, rest)):
         positions = range(2, len(rows))
@@ -49,10 +49,6 @@ def number_leaf_d(rows: Sequence[Registers]) -> list[int]:
         left = [later for later in left if later > bit]
         numbers.append(bit)
     return numbers
-
-
-def _mask(low: int, high: int) -> int:
-    return (low | high << 32) & (1 << 63) - 1
 
 
 def _is_known_as(bit: int, row: Registers) -> bool:
