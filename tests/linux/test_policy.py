@@ -110,6 +110,7 @@ def test_a_users_policy_joins_the_shipped_ones(tmp_path: pathlib.Path) -> None:
         ('[a]\nbase = "linux-6.18"\nforced = { AVX = "SHSTK" }\n', "forced.AVX must be a list of flags"),
         ("[linux-6.18]\ntitle = 'mine'\n", r'a name with a dot needs quotes: \["linux-6.18"\]'),
         ("a = 1\n", "a must be a table"),
+        ("# nothing yet\n", r'holds no policy; give one as a table: \["my-policy"\]'),
         ("[a\n", "is not a TOML file of policies"),
     ],
 )

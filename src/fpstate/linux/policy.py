@@ -151,10 +151,12 @@ def load_file(path: str | os.PathLike[str], catalogue: Catalogue = CATALOGUE) ->
 
     Raises:
         UnreadableInput: the file cannot be read or is not TOML.
-        UsageError: a key, a component or a base is not known; names the policy and the key.
+        UsageError: it holds no policy, or a key, a component or a base is not known; names the policy and the key.
     """
     path = os.fspath(path)
     theirs = _rows(toml.load(path, "policies"), path)
+    if not theirs:
+        raise UsageError(f"{path} holds no policy", cure='give one as a table: ["my-policy"]')
     rows = {**_shipped_rows(), **theirs}
     policies = [_build(key, rows, catalogue, path) for key in theirs]
     return {policy.name: policy for policy in policies}
