@@ -1,0 +1,169 @@
+"""XSAVE, XSAVEOPT, XSAVEC and XSAVES (SDM volume 1, 13.7, 13.9 to 13.11; volume 2, the instructions)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fpstate import registers as regs
+from fpstate.isa import masks, x87
+from fpstate.isa.access import check, reach
+from fpstate.isa.capabilities import Places
+from fpstate.isa.memory import Memory
+from fpstate.isa.processor import LEGACY_BYTES, MXCSR, REACH_OUTSIDE_64_BIT_MODE, Processor
+from fpstate.registers import MXCSR_INIT
+from fpstate.xfeatures import LBR, LEGACY_SIZE
+
+__all__ = ["xsave", "xsavec", "xsaveopt", "xsaves"]
+
+_SSE, _AVX = 1 << 1, 1 << 2
+_PT, _PKRU, _UINTR = 8, 9, 14
+_MXCSR_INIT: Final = MXCSR_INIT.to_bytes(4, "little")
+
+
+def xsave(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) -> None:
+    """Execute XSAVE, or with *wide* XSAVE64 (SDM 13.7).
+
+    Args:
+        p: the processor.
+        memory: what it sees.
+        address: linear address of the area.
+        mask: EDX:EAX.
+        wide: REX.W, the 64-bit form of the x87 pointers.
+
+    Raises:
+        Fault: nothing has changed.
+    """
+    check(p, "xsave", address)
+    rfbm = p.xcr0 & mask
+    places = p.caps.standard(rfbm)
+    start = _reach(p, memory, address, places, rfbm)
+    data = memory.data
+    xinuse = _xinuse(p, rfbm)
+    _write_xstate_bv(data, start, masks.saved_standard(_xstate_bv(data, start), rfbm, xinuse))
+    _store(p, data, start, places, rfbm, wide=wide)
+    if rfbm & (_SSE | _AVX):
+        data[start + 24 : start + 32] = p.legacy[24:32]
+
+
+def xsaveopt(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) -> None:
+    """Execute XSAVEOPT or XSAVEOPT64 (SDM 13.9); arguments and faults as `xsave`."""
+    check(p, "xsaveopt", address)
+    rfbm = p.xcr0 & mask
+    places = p.caps.standard(rfbm)
+    start = _reach(p, memory, address, places, rfbm)
+    data = memory.data
+    xinuse = _xinuse(p, rfbm)
+    _write_xstate_bv(data, start, masks.saved_standard(_xstate_bv(data, start), rfbm, xinuse))
+    changed = p.modified if _same_area(p, address, 0) else masks.ALL
+    _store(p, data, start, places, rfbm & xinuse & changed, wide=wide)
+    if rfbm & (_SSE | _AVX):  # neither optimisation is for MXCSR
+        data[start + 24 : start + 32] = p.legacy[24:32]
+
+
+def xsavec(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) -> None:
+    """Execute XSAVEC or XSAVEC64 (SDM 13.10); arguments and faults as `xsave`."""
+    check(p, "xsavec", address)
+    rfbm = p.xcr0 & mask
+    places = p.caps.compacted(rfbm)
+    start = _reach(p, memory, address, places, rfbm)
+    data = memory.data
+    xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), _mxcsr_in_use(p))
+    _write_xstate_bv(data, start, xstate_bv)
+    _write_xcomp_bv(data, start, masks.xcomp_bv(rfbm))
+    _store(p, data, start, places, xstate_bv, wide=wide)
+    if xstate_bv & _SSE:
+        data[start + 24 : start + 32] = p.legacy[24:32]
+
+
+def xsaves(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) -> None:
+    """Execute XSAVES or XSAVES64 (SDM 13.11); arguments and faults as `xsave`.
+
+    Saving PT clears TraceEn (SDM 13.5.6), saving user-interrupt state clears UINV (13.5.11).
+    """
+    check(p, "xsaves", address)
+    rfbm = p.enabled & mask
+    places = p.caps.compacted(rfbm)
+    start = _reach(p, memory, address, places, rfbm)
+    data = memory.data
+    xcomp_bv = masks.xcomp_bv(rfbm)
+    xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), _mxcsr_in_use(p))
+    _write_xstate_bv(data, start, xstate_bv)
+    _write_xcomp_bv(data, start, xcomp_bv)
+    saved = xstate_bv
+    if _same_area(p, address, xcomp_bv):
+        saved &= p.modified | _mxcsr_in_use(p)
+    _store(p, data, start, places, saved, wide=wide)
+    if saved & _SSE:
+        data[start + 24 : start + 32] = p.legacy[24:32]
+    if saved >> _PT & 1:
+        p.sections[_PT][0] &= ~1
+        p.modified |= 1 << _PT
+    if saved >> _UINTR & 1:
+        p.sections[_UINTR][20] = 0
+        p.modified |= 1 << _UINTR
+
+
+def _reach(p: Processor, memory: Memory, address: int, places: Places, rfbm: int) -> int:
+    """Check the pages of the whole area, in use or not, and return where it starts in the bytes of *memory*."""
+    if rfbm or p.profile.probe_empty:
+        reach(p, memory, address, places.end)
+    else:
+        reach(p, memory, address + LEGACY_SIZE, 64)
+    return address - memory.base
+
+
+def _xinuse(p: Processor, rfbm: int) -> int:
+    """Return XINUSE as saves take it: a component that XFD disables is not in use (SDM 13.14)."""
+    return p.xinuse(rfbm) & masks.complement(masks.disabled(p.xcr0, p.xfd))
+
+
+def _mxcsr_in_use(p: Processor) -> int:
+    return 0 if p.legacy[MXCSR] == _MXCSR_INIT else _SSE
+
+
+def _same_area(p: Processor, address: int, xcomp_bv: int) -> bool:
+    """Tell whether the modified optimisation applies (SDM 13.6, XRSTOR_INFO)."""
+    return p.profile.modified and p.info == (p.cpl, p.non_root, address, xcomp_bv)
+
+
+def _xstate_bv(data: bytearray, start: int) -> int:
+    return int.from_bytes(data[start + 512 : start + 520], "little")
+
+
+def _write_xstate_bv(data: bytearray, start: int, value: int) -> None:
+    data[start + 512 : start + 520] = value.to_bytes(8, "little")
+
+
+def _write_xcomp_bv(data: bytearray, start: int, value: int) -> None:
+    data[start + 520 : start + 528] = value.to_bytes(8, "little")
+
+
+def _store(p: Processor, data: bytearray, start: int, places: Places, which: int, *, wide: bool) -> None:
+    """Write the components in *which*; MXCSR is the caller's."""
+    if which & 1:
+        x87.store(p, data, start, wide=wide)
+    long_mode = p.mode == 64
+    if which & _SSE:
+        end = LEGACY_BYTES if long_mode else REACH_OUTSIDE_64_BIT_MODE[1]
+        data[start + 160 : start + end] = p.legacy[160:end]
+    disabled = masks.disabled(p.xcr0, p.xfd)
+    for bit, offset, size in places.slots:
+        if which >> bit & 1:
+            section: bytes | bytearray = p.sections[bit]
+            if disabled >> bit & 1:
+                section = regs.initial(bit, size)
+            count = size if long_mode and bit not in _PARTIAL else _written(p, bit, size)
+            at = start + offset
+            data[at : at + count] = section if count == size else section[:count]
+
+
+_PARTIAL: Final = frozenset({_PKRU, LBR})
+
+
+def _written(p: Processor, bit: int, size: int) -> int:
+    """Return how many bytes of component *bit* a save writes, from its start."""
+    if bit == _PKRU:
+        return min(size, p.profile.pkru_bytes)
+    if bit == LBR:
+        return min(size, 40 + 24 * int.from_bytes(p.sections[bit][8:16], "little"))
+    return min(size, REACH_OUTSIDE_64_BIT_MODE.get(bit, size))

@@ -1,0 +1,75 @@
+"""Fields of JSON objects, read without trust."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from fpstate.errors import UnreadableInput
+
+__all__ = ["Document", "hex_number", "quoted", "read_lines", "text"]
+
+Document = dict[str, Any]
+
+_LONGEST_LINE: Final = 1 << 24
+
+
+def read_lines(lines: Iterable[str]) -> Iterator[tuple[int, Document]]:
+    """Yield (line number, object) of JSON lines; empty ones are skipped.
+
+    Raises:
+        UnreadableInput: a line is too long, no JSON, or no object; names it.
+    """
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LONGEST_LINE:
+            raise UnreadableInput(f"line {number} is longer than {_LONGEST_LINE >> 20} MiB")
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except RecursionError as error:
+            raise UnreadableInput(f"line {number} is nested too deeply") from error
+        except ValueError as error:
+            raise UnreadableInput(f"line {number} is not JSON: {error}", cure="give one object a line") from error
+        if not isinstance(found, dict):
+            raise UnreadableInput(f"line {number} is not a JSON object")
+        yield number, found
+
+
+def hex_number(value: object, what: str, *, width: int = 64) -> int:
+    """Read a number of *width* bits: hex digits with or without ``0x``, or a JSON number.
+
+    Raises:
+        UnreadableInput: it is none; *what* names it.
+    """
+    number = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and len(value) <= 20 and value.isascii() and "_" not in value:
+        try:
+            number = int(value, 16)
+        except ValueError:
+            number = -1
+    if not 0 <= number < 1 << width:
+        raise UnreadableInput(f"{what} must be hex of at most {width} bits, not {quoted(value)}")
+    return number
+
+
+def text(value: object, what: str) -> str:
+    """Return *value* if it is a string.
+
+    Raises:
+        UnreadableInput: it is none; *what* names it.
+    """
+    if not isinstance(value, str):
+        raise UnreadableInput(f"{what} must be a string, not {quoted(value)}")
+    return value
+
+
+def quoted(value: object) -> str:
+    """Return *value* as a message may quote it."""
+    if isinstance(value, list | dict):
+        return f"{'an array' if isinstance(value, list) else 'an object'} of {len(value)}"
+    shown = repr(value) if not isinstance(value, int) or abs(value) < 1 << 80 else "a larger number"
+    return shown if len(shown) <= 40 else f"{shown[:40]}..."

@@ -1,0 +1,149 @@
+"""Results of cases: as JSON objects, and held against the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fpstate import registers as regs
+from fpstate.errors import UnreadableInput
+from fpstate.isa import CONTROL_INSTRUCTIONS, Fault
+from fpstate.isa.case import Case, Outcome, run
+from fpstate.isa.processor import CONTROL
+from fpstate.registers import REGISTERS
+from fpstate.vectors.case import READS, decode
+from fpstate.vectors.changes import SELECTORS, changed
+from fpstate.vectors.fields import Document, hex_number, quoted, text
+
+__all__ = ["check", "encode", "run_document"]
+
+
+def run_document(document: Document) -> Document:
+    """Execute the case that *document* holds and return its result.
+
+    Raises:
+        FpstateError: it is no case; names the field.
+    """
+    case = decode(document)
+    return encode(case, run(case))
+
+
+def encode(case: Case, outcome: Outcome) -> Document:
+    """Return the result of a case: memory after it, every register that changed, the fault."""
+    before, after = case.processor(), outcome.processor
+    registers = changed(before.sections, after.sections, after.xcr0 | after.xss | before.xcr0)
+    for name in CONTROL:
+        if getattr(before, name) != getattr(after, name):
+            registers[SELECTORS.get(name, name)] = f"{getattr(after, name):#x}"
+    result: Document = {"id": case.id} if case.id else {}
+    if case.op not in CONTROL_INSTRUCTIONS:
+        result["memory"] = outcome.memory.hex()
+    elif case.op in READS:
+        result["value"] = None if outcome.value is None else f"{outcome.value:#x}"
+    result["registers"] = registers
+    result["fault"] = None if outcome.fault is None else _fault(outcome.fault)
+    return result
+
+
+def _fault(fault: Fault) -> Document:
+    found: Document = {"vector": fault.vector, "error_code": fault.error_code, "rule": fault.rule.id}
+    if fault.address is not None:
+        found["address"] = f"{fault.address:#x}"
+    if fault.bit is not None:
+        found["bit"] = fault.bit
+    if fault.offset is not None:
+        found["offset"] = fault.offset
+    return found
+
+
+def check(document: Mapping[str, Any]) -> list[str]:
+    """Compare another implementation's result with the model's.
+
+    Args:
+        document: ``{"case": {...}, "result": {...}}``.  Of the result, fields that are absent, and a ``rule`` that is
+            null, are not compared.
+
+    Returns:
+        One line for each difference; empty if there is none.
+
+    Raises:
+        FpstateError: it is not of that form.
+    """
+    case, result = document.get("case"), document.get("result")
+    if not isinstance(case, Mapping) or not isinstance(result, Mapping):
+        raise UnreadableInput('a line to check must be {"case": {...}, "result": {...}}')
+    expected = run_document(dict(case))
+    differences = []
+    if "memory" in result:
+        differences += _memory_differences(result["memory"], expected.get("memory", ""))
+    if "registers" in result:
+        differences += _register_differences(result["registers"], expected["registers"])
+    if "fault" in result:
+        differences += _fault_differences(result["fault"], expected["fault"])
+    if "value" in result and "value" in expected:
+        given = None if result["value"] is None else hex_number(result["value"], "value")
+        right = None if expected["value"] is None else int(expected["value"], 16)
+        if given != right:
+            differences.append(f"value is {_number(given)}, must be {_number(right)}")
+    return differences
+
+
+def _memory_differences(given: object, right: str) -> list[str]:
+    try:
+        found, wanted = bytes.fromhex(text(given, "memory")), bytes.fromhex(right)
+    except ValueError:
+        raise UnreadableInput(f"memory must be hex digits, not {quoted(given)}") from None
+    if len(found) != len(wanted):
+        return [f"memory is {len(found)} bytes, must be {len(wanted)}"]
+    differing = [i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1]]
+    if not differing:
+        return []
+    first = differing[0]
+    more = f", and {len(differing) - 1} more bytes" if len(differing) > 1 else ""
+    return [f"memory byte {first} is {found[first]:#04x}, must be {wanted[first]:#04x}{more}"]
+
+
+def _register_differences(given: object, right: Mapping[str, str]) -> list[str]:
+    if not isinstance(given, Mapping):
+        raise UnreadableInput(f"registers must be an object, not {quoted(given)}")
+    differences = []
+    for name in sorted({*given, *right}):
+        if name not in given:
+            differences.append(f"{name} must change to {right[name]}")
+        elif name not in right:
+            if name not in REGISTERS and name not in CONTROL:
+                raise UnreadableInput(f"registers: there is no register {quoted(name)}")
+            differences.append(f"{name} must not change")
+        elif _register_value(name, given[name]) != _register_value(name, right[name]):
+            differences.append(f"{name} is {given[name]}, must be {right[name]}")
+    return differences
+
+
+def _register_value(name: str, value: object) -> bytes | int:
+    given = text(value, name)
+    return regs.find(name).parse(given) if name in REGISTERS else hex_number(given, name)
+
+
+def _fault_differences(given: object, right: Document | None) -> list[str]:
+    if given is None or right is None:
+        if given is None and right is None:
+            return []
+        shown = "no fault" if given is None else f"fault {given.get('vector') if isinstance(given, Mapping) else given}"
+        wanted = "none" if right is None else f"{right['vector']} ({right['rule']})"
+        return [f"{shown}, must be {wanted}"]
+    if not isinstance(given, Mapping):
+        raise UnreadableInput(f"fault must be an object or null, not {quoted(given)}")
+    differences = [
+        f"fault {key} is {given[key]}, must be {right[key]}"
+        for key in ("vector", "error_code", "rule")
+        if given.get(key) is not None and given[key] != right[key]
+    ]
+    if given.get("address") is not None and "address" in right:
+        address = hex_number(given["address"], "fault.address")
+        if address != int(right["address"], 16):
+            differences.append(f"fault address is {address:#x}, must be {right['address']}")
+    return differences
+
+
+def _number(value: int | None) -> str:
+    return "none" if value is None else f"{value:#x}"
