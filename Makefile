@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock manual clean
+.PHONY: help demo test lint format conformance goldens bench lock manual clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,9 +39,17 @@ format: $(VENV)/dev.stamp ## Format the code and mend what the linter can
 manual: $(VENV)/dev.stamp ## Write the man pages and shell completions again
 	$(BIN)/python scripts/manual.py
 
-bench: $(VENV)/dev.stamp ## Measure start-up and configurations a second
+conformance: $(VENV)/dev.stamp ## Hold the model of the XSAVE instructions against this CPU, in 2,000,000 cases
+	$(BIN)/python scripts/conformance.py
+
+goldens: $(VENV)/dev.stamp ## Make the recordings of Bochs 3.1 again (root; needs debootstrap and a Debian mirror)
+	$(BIN)/python conformance/bochs/goldens.py
+
+bench: $(VENV)/dev.stamp ## Measure start-up, configurations a second, and the XSAVE instructions against peers
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/configs.py
+	$(BIN)/python bench/scalar.py
+	$(BIN)/python bench/batch.py
 
 lock: $(VENV)/dev.stamp ## Lock the dependencies again, newest versions that pyproject.toml allows
 	$(BIN)/python scripts/lock.py

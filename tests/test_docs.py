@@ -23,10 +23,14 @@ from typing import Any, Final
 import pytest
 
 import fpstate
-from fpstate import cli
+from fpstate import cli, isa
 from fpstate.components import _FIELDS as COMPONENT_FIELDS
 from fpstate.cpu import xcr0
+from fpstate.isa.profile import Profile
+from fpstate.linux import copyin
 from fpstate.linux.policy import Policy
+from fpstate.registers import FAMILIES
+from fpstate.vectors import case
 
 ROOT: Final = pathlib.Path(__file__).parent.parent
 SOURCE: Final = ROOT / "src" / "fpstate"
@@ -89,7 +93,7 @@ def save_files(page: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 class Shell:
-    """As much of one as the examples need: ``fpstate ...``, ``< FILE`` and ``echo $?``."""
+    """As much of one as the examples need: ``fpstate ...``, ``< FILE``, ``> FILE`` and ``echo $?``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
@@ -101,6 +105,8 @@ class Shell:
         if words == ["echo", "$?"]:
             return [str(self.status)]
         assert words[0] == "fpstate", f"an example cannot run {words[0]!r}"
+        target = words[-1] if words[-2:-1] == [">"] else None
+        words = words[:-2] if target else words
         given = pathlib.Path(words[words.index("<") + 1]).read_bytes() if "<" in words else b""
         words = words[1 : words.index("<")] if "<" in words else words[1:]
         self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
@@ -109,7 +115,9 @@ class Shell:
         except SystemExit as end:
             self.status = int(end.code or 0)
         shown = self.capsys.readouterr()
-        return [line.rstrip() for line in f"{shown.out}{shown.err}".splitlines()]
+        if target:
+            pathlib.Path(target).write_text(shown.out, encoding="utf-8")
+        return [line.rstrip() for line in f"{'' if target else shown.out}{shown.err}".splitlines()]
 
 
 def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
@@ -232,17 +240,19 @@ def words_of(page: str) -> set[str]:
     return {word for code in re.findall(r"`([^`\n]+)`", text) for word in (code, *code.split())}
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    actions = cli.parser()._actions
-    return next(dict(action.choices) for action in actions if isinstance(action, argparse._SubParsersAction))
+def verbs(parser: argparse.ArgumentParser | None = None) -> dict[str, argparse.ArgumentParser]:
+    actions = (parser or cli.parser())._actions
+    choices = [dict(action.choices) for action in actions if isinstance(action, argparse._SubParsersAction)]
+    return choices[0] if choices else {}
 
 
 def test_cli_page_names_every_verb_and_option_and_no_other() -> None:
     parsers = [cli.parser(), *verbs().values()]
+    parsers += [action for parser in verbs().values() for action in verbs(parser).values()]
     options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     written = words_of("cli.md")
     assert {f"fpstate {verb}" for verb in verbs()} <= written
-    assert options == {word for word in written if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+    assert options == {word for word in written if re.fullmatch(r"--?[a-z][a-z0-9-]*", word)}
 
 
 def test_lint_page_names_every_rule_and_no_other() -> None:
@@ -282,3 +292,25 @@ def test_formats_page_names_every_reader() -> None:
     }
     assert readers
     assert readers <= words_of("formats.md")
+
+
+def test_isa_rules_page_has_a_row_for_every_rule_and_profile_and_no_other() -> None:
+    page = (REFERENCE / "isa-rules.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `([a-z0-9-]+)` \| (?:#|E|S|f)[A-Za-z-]+ \|", page, re.MULTILINE))
+    assert rows == {*isa.RULES, *copyin.RULES}
+    for profile in fpstate.profiles().values():
+        assert f"| `{profile.name}` | {profile.title} |" in page
+    assert {*Profile.__slots__} - {"name", "title", "vendors", "models", "unconfirmed", "source"} <= words_of(
+        "isa-rules.md"
+    )
+
+
+def test_registers_page_has_a_row_for_every_family() -> None:
+    page = (REFERENCE / "registers.md").read_text(encoding="utf-8")
+    for family in FAMILIES:
+        first = next(family.registers()).name
+        assert f"| `{first}`" in page
+
+
+def test_vectors_page_names_every_field_of_a_case() -> None:
+    assert words_of("vectors.md") >= case._FIELDS

@@ -36,6 +36,18 @@ SAMPLES: Final[dict[str, list[str]]] = {
     ],
     "fpstate layout, one layout": ["layout --cpu sapphire-rapids", "layout paste.txt"],
     "fpstate layout, two layouts": ["layout --cpu zen4 --cpu sapphire-rapids"],
+    "fpstate explain, an instruction": [
+        "explain image.bin --op xrstor64 --cpu zen4",
+        "explain image.bin --op xrstors64 --cpu zen4",
+        "explain damaged.bin --op xrstor --cpu zen4",
+    ],
+    "fpstate explain, the kernel": [
+        "explain image.bin --op ptrace --cpu zen4",
+        "explain damaged.bin --op ptrace --cpu zen4",
+    ],
+    "fpstate show": ["show image.bin --cpu zen4", "show initial.bin --cpu zen4"],
+    "fpstate convert": ["convert image.bin --cpu zen4 --to compacted -o made.bin"],
+    "fpstate diff": ["diff image.bin initial.bin --cpu zen4", "diff image.bin image.bin --cpu zen4"],
     "fpstate lint": ["lint leaky.json", "lint paste.txt"],
     "fpstate cpus": ["cpus"],
     "fpstate policies": ["policies"],
@@ -104,6 +116,10 @@ def test_json_page_names_every_field_and_its_type(
     monkeypatch.chdir(tmp_path)
     for name, text in (("paste.txt", PASTE), ("leaky.json", LEAKY), ("template.json", TEMPLATE)):
         (tmp_path / name).write_text(text, encoding="utf-8")
+    initial = fpstate.encode_image(fpstate.cpu_by_name("zen4"), {})
+    (tmp_path / "initial.bin").write_bytes(initial)
+    (tmp_path / "image.bin").write_bytes(fpstate.encode_image(fpstate.cpu_by_name("zen4"), {"k1": b"\x01" * 8}))
+    (tmp_path / "damaged.bin").write_bytes(initial[:512] + b"\0\x08" + initial[514:])
     fields = documented(section)
     used: set[tuple[str, ...]] = set()
     for command in SAMPLES[section]:

@@ -35,6 +35,7 @@ __all__ = [
     "pkru_keys",
     "read",
     "tile",
+    "widest",
     "write",
 ]
 
@@ -272,6 +273,23 @@ def by_msr(number: int) -> Register | None:
 def of_component(bit: int) -> tuple[Register, ...]:
     """Return the registers that lie in component *bit*, without the views, in the order of the table."""
     return tuple(r for r in REGISTERS.values() if not r.view and r.parts[0].bit == bit)
+
+
+@cache
+def widest(components: int) -> tuple[Register, ...]:
+    """Return the registers in *components*, each byte once: zmm3 for xmm3, ymm3h and zmm3h if all three are there.
+
+    The selectors of the x87 pointers are left out: whether an image has them it does not tell.
+    """
+    there = [r for r in REGISTERS.values() if not r.components & ~components and r.name not in {"fiseg", "foseg"}]
+    covered: set[tuple[int, int]] = set()
+    chosen = set()
+    for register in sorted(there, key=lambda r: -r.size):
+        parts = {(part.bit, part.offset) for part in register.parts}
+        if not parts & covered:
+            covered |= parts
+            chosen.add(register.name)
+    return tuple(register for register in there if register.name in chosen)
 
 
 def read(register: Register, sections: Sections) -> bytes:

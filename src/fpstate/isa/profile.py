@@ -47,12 +47,19 @@ def shipped() -> Mapping[str, Profile]:
     rows = tomllib.loads(text)
     found: dict[str, Profile] = {}
     for name, row in rows.items():
-        merged = {**rows.get(row.pop("base", ""), {}), "vendors": [], "models": [], **row}
+        merged = {**_based(rows, row), "vendors": [], "models": [], **row}
+        merged.pop("base", None)
         for key in ("vendors", "unconfirmed"):
             merged[key] = tuple(merged[key])
         merged["models"] = tuple((family, low, high) for family, low, high in merged["models"])
         found[name] = Profile(name=name, **merged)
     return found
+
+
+def _based(rows: Mapping[str, Mapping[str, object]], row: Mapping[str, object]) -> dict[str, object]:
+    """Return the keys that *row* takes from its base, and that from its own."""
+    base = rows.get(str(row.get("base")), {})
+    return {**_based(rows, base), **base} if base else {}
 
 
 def find(name: str) -> Profile:

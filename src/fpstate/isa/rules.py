@@ -28,6 +28,51 @@ class Rule:
     source: str
     cure: str = ""
 
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """The instructions that can break it, without the 64-bit forms."""
+        return _ops(self.id)
+
+
+_XSAVE = "xsave xsaveopt xsavec xsaves xrstor xrstors"
+_AREA = f"{_XSAVE} fxsave fxrstor"
+_READS = "xrstor xrstors fxrstor"
+_SUPERVISOR = "xrstors wrmsr"
+
+_OPS: Final = {
+    "cpuid": _AREA,
+    "osxsave": f"{_XSAVE} xgetbv xsetbv",
+    "ts": _AREA,
+    "em": "fxsave fxrstor",
+    "cpl": "xsaves xrstors xsetbv rdmsr wrmsr",
+    "canonical": _AREA,
+    "alignment": _AREA,
+    "alignment-check": _AREA,
+    "page-read": _READS,
+    "page-write": "xsave xsaveopt xsavec xsaves fxsave",
+    "standard-xstate-bv": "xrstor",
+    "standard-header": "xrstor",
+    "compaction": "xrstor",
+    "xcomp-bv-format": "xrstors",
+    "xcomp-bv": "xrstor xrstors",
+    "xstate-bv": "xrstor xrstors",
+    "compacted-header": "xrstor xrstors",
+    "mxcsr": _READS,
+    "xfd": "xrstor xrstors",
+    "reserved": "xrstors",
+    "pt-enabled": "xrstors",
+    "uinv": "xrstors",
+    "xcr-index": "xgetbv xsetbv",
+    "xss-unsupported": "wrmsr",
+    "xfd-unsupported": "wrmsr",
+    "msr": "rdmsr wrmsr",
+}
+"""The instructions that can break a rule, without the 64-bit forms; those not named: by prefix, see `_ops`."""
+
+
+def _ops(rule: str) -> tuple[str, ...]:
+    return tuple(_OPS.get(rule, "xsetbv" if rule.startswith("xcr0-") else _SUPERVISOR).split())
+
 
 def _rows() -> tuple[Rule, ...]:
     header = "zero the reserved bytes: a buffer must be cleared before its first use"

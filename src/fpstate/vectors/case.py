@@ -16,7 +16,7 @@ from fpstate.isa.case import Case
 from fpstate.isa.memory import PAGE, Access
 from fpstate.isa.processor import CONTROL
 from fpstate.vectors.changes import changed
-from fpstate.vectors.fields import Document, hex_number, quoted, text
+from fpstate.vectors.fields import Document, hex_bytes, hex_number, quoted, text
 from fpstate.xfeatures import bits
 
 __all__ = ["READS", "decode", "encode"]
@@ -73,11 +73,7 @@ _FIELDS: Final = frozenset(
 def _decode_area(case: Case, document: Mapping[str, Any]) -> None:
     case.mask = hex_number(document.get("rfbm", "0"), "rfbm")
     case.address = hex_number(document.get("address", "0"), "address")
-    memory = document.get("memory", "")
-    try:
-        case.memory = bytes.fromhex(text(memory, "memory"))
-    except ValueError:
-        raise UnreadableInput(f"memory must be hex digits, two a byte, not {quoted(memory)}") from None
+    case.memory = hex_bytes(document.get("memory", ""), "memory")
     if len(case.memory) > _LARGEST_MEMORY:
         raise UnreadableInput(f"memory must be at most {_LARGEST_MEMORY >> 20} MiB, not {len(case.memory)} bytes")
     if case.modes.get("mode") == 32 and case.address >> 32:
@@ -192,12 +188,12 @@ def encode(case: Case, cpu: object) -> Document:
     """Return *case* as a JSON object; *cpu* is what stands in its field ``cpu``."""
     document: Document = {"id": case.id} if case.id else {}
     document |= {"cpu": cpu, "profile": (case.profile or profiles.of_cpu(case.caps.cpu)).name}
-    document |= dict(case.modes)
+    document |= {name: bool(value) if name in _FLAGS else value for name, value in case.modes.items()}
     document |= {name: f"{case.control.get(name, 0):#x}" for name in ("xcr0", "xss", "xfd")}
     p = case.processor()
     initial = Case(caps=case.caps, op=case.op, profile=case.profile).processor()
     document["registers"] = changed(initial.sections, p.sections, p.xcr0 | p.xss) | _control_set(case, p)
-    if p.used:
+    if p.used or p.profile.xinuse == "sticky":
         document["xinuse"] = f"{p.used:#x}"
     document["op"] = case.op
     if case.op in CONTROL_INSTRUCTIONS:

@@ -29,7 +29,8 @@ def changed(before: regs.Sections, after: regs.Sections, enabled: int) -> dict[s
 
 def _is_shown(register: Register) -> bool:
     """Tell whether results name *register*: not the upper halves, which ymm and zmm show, and no selector."""
-    return not register.name.endswith("h") and register.name not in SELECTORS.values()
+    upper_half = register.name[1:3] == "mm" and register.name.endswith("h")
+    return not upper_half and register.name not in SELECTORS.values()
 
 
 _SHOWN: Final = tuple(register for register in REGISTERS.values() if _is_shown(register))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fpstate.errors import UnreadableInput
 
-__all__ = ["Document", "hex_number", "quoted", "read_lines", "text"]
+__all__ = ["Document", "hex_bytes", "hex_number", "quoted", "read_lines", "text"]
 
 Document = dict[str, Any]
 
@@ -54,6 +54,19 @@ def hex_number(value: object, what: str, *, width: int = 64) -> int:
     if not 0 <= number < 1 << width:
         raise UnreadableInput(f"{what} must be hex of at most {width} bits, not {quoted(value)}")
     return number
+
+
+def hex_bytes(value: object, what: str) -> bytes:
+    """Read a string of hex digits, two a byte.
+
+    Raises:
+        UnreadableInput: it is none; *what* names it.
+    """
+    digits = text(value, what)
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise UnreadableInput(f"{what} must be hex digits, two a byte, not {quoted(value)}") from None
 
 
 def text(value: object, what: str) -> str:

@@ -13,7 +13,7 @@ from fpstate.isa.processor import CONTROL
 from fpstate.registers import REGISTERS
 from fpstate.vectors.case import READS, decode
 from fpstate.vectors.changes import SELECTORS, changed
-from fpstate.vectors.fields import Document, hex_number, quoted, text
+from fpstate.vectors.fields import Document, hex_bytes, hex_number, quoted, text
 
 __all__ = ["check", "encode", "run_document"]
 
@@ -89,10 +89,7 @@ def check(document: Mapping[str, Any]) -> list[str]:
 
 
 def _memory_differences(given: object, right: str) -> list[str]:
-    try:
-        found, wanted = bytes.fromhex(text(given, "memory")), bytes.fromhex(right)
-    except ValueError:
-        raise UnreadableInput(f"memory must be hex digits, not {quoted(given)}") from None
+    found, wanted = hex_bytes(given, "memory"), bytes.fromhex(right)
     if len(found) != len(wanted):
         return [f"memory is {len(found)} bytes, must be {len(wanted)}"]
     differing = [i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1]]

@@ -1,0 +1,63 @@
+"""``fpstate convert``: the same state in another format, or with other components."""
+
+from __future__ import annotations
+
+import argparse
+
+from fpstate import cpu as cpus
+from fpstate import image as images
+from fpstate.cli.image import read_image, write_image
+from fpstate.cli.source import add_output, add_source, emit, load
+from fpstate.cli.streams import complain
+from fpstate.errors import UsageError
+from fpstate.isa import Capabilities
+from fpstate.report import convert as report
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("image", metavar="IMAGE", help="the bytes of an XSAVE area; - is standard input")
+    parser.add_argument("-o", "--output", metavar="FILE", default="-", help="where to write (default: standard output)")
+    parser.add_argument("--to", metavar="FORMAT", choices=("standard", "compacted"), help="standard or compacted")
+    parser.add_argument("--mask", metavar="MASK", help="give a place to these components and no others")
+    parser.add_argument("--strip", metavar="MASK", help="leave these components out")
+    parser.add_argument("--add", metavar="MASK", help="give these components a place, in their initial configuration")
+    parser.add_argument("--init-fill", action="store_true", help="write initial bytes where XSTATE_BV is 0")
+    parser.add_argument("--for-cpu", metavar="NAME", help="lay the image out for this CPU of the built-in table")
+    add_source(parser)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the converted image; with --json also print what was done, which needs --output."""
+    if args.json and args.output == "-":
+        raise UsageError("--json and the image cannot both go to standard output", cure="give --output FILE")
+    cpu = load(args)
+    source = images.read(read_image(args.image), cpu)
+    made = _converted(args, source)
+    write_image(args.output, made.data)
+    if args.output != "-":
+        emit(args, report.document(source, made), report.text(source, made))
+    else:
+        complain(report.text(source, made))
+    return 0
+
+
+def _converted(args: argparse.Namespace, source: images.Image) -> images.Image:
+    """Apply what the arguments ask for, one after the other."""
+    caps = source.caps
+
+    def mask(text: str | None) -> int:
+        return 0 if text is None else caps.cpu.catalogue.parse_mask(text, everything=source.components)
+
+    if args.strip:
+        source = images.read(images.strip(source, mask(args.strip)), caps)
+    if args.add:
+        source = images.read(images.add(source, mask(args.add)), caps)
+    components = None if args.mask is None else mask(args.mask)
+    target = Capabilities(cpus.by_name(args.for_cpu)) if args.for_cpu else caps
+    data = images.convert(source, args.to or source.format, components=components, caps=target)
+    made = images.read(data, target)
+    return images.read(images.init_fill(made), target) if args.init_fill else made

@@ -1,0 +1,35 @@
+"""``fpstate diff``: what differs between the states of two images."""
+
+from __future__ import annotations
+
+import argparse
+
+from fpstate import cpu as cpus
+from fpstate import image as images
+from fpstate.cli.image import read_image
+from fpstate.cli.source import add_output, add_source, emit, load
+from fpstate.errors import UsageError
+from fpstate.report import diff as report
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("a", metavar="A", help="the bytes of an XSAVE area; - is standard input")
+    parser.add_argument("b", metavar="B", help="another; its format may differ")
+    add_source(parser)
+    parser.add_argument("--b-cpu", metavar="NAME", help="the CPU of B, if it is another: one of the built-in table")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the registers that differ: exit 1 if any does."""
+    if args.a == args.b == "-":
+        raise UsageError("A and B cannot both be standard input")
+    cpu = load(args)
+    other = cpus.by_name(args.b_cpu, catalogue=cpu.catalogue) if args.b_cpu else cpu
+    a, b = images.read(read_image(args.a), cpu), images.read(read_image(args.b), other)
+    found = images.register_differences(a, b)
+    emit(args, report.document(a, b, found), report.text(a, b, found))
+    return 1 if found else 0

@@ -1,0 +1,46 @@
+"""What Linux would say to an image that user space hands in, given the CPU and the kernel: the numbers for `copyin`."""
+
+from __future__ import annotations
+
+from fpstate.isa import Processor
+from fpstate.linux.boot import boot
+from fpstate.linux.copyin import Finding, check_kvm, check_ptrace, check_sigreturn
+from fpstate.linux.policy import Policy
+
+__all__ = ["WAYS", "hand_in"]
+
+WAYS = ("ptrace", "kvm", "sigreturn")
+"""PTRACE_SETREGSET(NT_X86_XSTATE), KVM_SET_XSAVE2 and rt_sigreturn of a 64-bit frame."""
+
+_KVM_LEAST = 4096
+"""Bytes of struct kvm_xsave."""
+
+
+def hand_in(p: Processor, way: str, image: bytes, policy: Policy, *, features: int | None = None) -> Finding | None:
+    """Return the first rule that *image* breaks on the way into the kernel, or None.
+
+    Args:
+        p: the processor: its CPU, XCR0, IA32_XFD and profile count.
+        way: one of `WAYS`.
+        image: for sigreturn with magic2 behind it.
+        policy: the kernel.
+        features: the user features of the task or the vCPU; None is what they have without any permission.
+    """
+    config = boot(p.cpu, policy)
+    mxcsr_mask = p.profile.mxcsr_mask
+    has = config.user.default_features if features is None else features & config.user.max_features
+    if way == "ptrace":
+        return check_ptrace(image, features=has, size=config.user.max_size, mxcsr_mask=mxcsr_mask)
+    size = max(config.user.default_size, p.cpu.standard_size(has))
+    if way == "sigreturn":
+        return check_sigreturn(
+            image, caps=p.caps, xcr0=p.xcr0, user_xfeatures=has, user_size=size, mxcsr_mask=mxcsr_mask
+        )
+    return check_kvm(
+        image,
+        supported_xcr0=config.user.max_features & policy.kvm_xcr0,
+        features=has,
+        uabi_size=max(_KVM_LEAST, size),
+        mxcsr_mask=mxcsr_mask,
+        xfd=p.xfd,
+    )

@@ -1,0 +1,59 @@
+"""Differences of two images as text and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fpstate.image import Difference, Image
+from fpstate.report import SCHEMA, Document, hexmask
+from fpstate.report.tables import table
+from fpstate.xfeatures import bits
+
+__all__ = ["document", "text"]
+
+
+def document(a: Image, b: Image, found: Sequence[Difference]) -> Document:
+    """Return every register that differs, with both values."""
+    return {
+        "schema": SCHEMA,
+        "a": _header(a),
+        "b": _header(b),
+        "same": not found,
+        "components": _components(found),
+        "registers": {d.register.name: {"a": d.register.format(d.a), "b": d.register.format(d.b)} for d in found},
+    }
+
+
+def _header(image: Image) -> Document:
+    return {"format": image.format, "xstate_bv": hexmask(image.xstate_bv), "xcomp_bv": hexmask(image.xcomp_bv)}
+
+
+def _components(found: Sequence[Difference]) -> str:
+    """Return the mask of the components that the registers lie in."""
+    mask = 0
+    for difference in found:
+        mask |= difference.register.components
+    return hexmask(mask)
+
+
+def text(a: Image, b: Image, found: Sequence[Difference]) -> str:
+    """Return a table of the registers that differ; long values show where they do."""
+    if not found:
+        return f"the same state; XSTATE_BV {a.xstate_bv:#x} and {b.xstate_bv:#x}"
+    names = a.caps.cpu.catalogue.name
+    rows = [[d.register.name, names(next(bits(d.register.components))), *_values(d)] for d in found]
+    return table(("register", "component", "A", "B"), rows)
+
+
+_LONGEST = 64
+"""Digits of a value that are shown whole."""
+
+
+def _values(difference: Difference) -> tuple[str, str]:
+    a, b = difference.register.format(difference.a), difference.register.format(difference.b)
+    if len(a) <= _LONGEST:
+        return a, b
+    first = next(i for i, pair in enumerate(zip(difference.a, difference.b, strict=True)) if pair[0] != pair[1])
+    start = first & ~15
+    shown = [value[start : start + 16].hex() for value in (difference.a, difference.b)]
+    return f"byte {start}: {shown[0]}...", f"byte {start}: {shown[1]}..."

@@ -1,0 +1,125 @@
+"""Verdicts on an image as text and as a document."""
+
+from __future__ import annotations
+
+from fpstate.isa import Fault, Processor, Rule
+from fpstate.isa.verdict import Verdict
+from fpstate.linux.copyin import Finding
+from fpstate.linux.policy import Policy
+from fpstate.report import SCHEMA, Document, hexmask
+from fpstate.report.tables import bold, table, warn
+
+__all__ = ["document", "finding_document", "finding_text", "text"]
+
+
+def document(verdict: Verdict) -> Document:
+    """Return what the instruction does, or why it faults."""
+    p = verdict.processor
+    names = p.cpu.catalogue.names
+    return {
+        "schema": SCHEMA,
+        "op": verdict.op,
+        **_machine(p),
+        "rfbm": hexmask(verdict.rfbm),
+        "xstate_bv": hexmask(verdict.xstate_bv),
+        "xcomp_bv": hexmask(verdict.xcomp_bv),
+        "format": "compacted" if verdict.compacted else "standard",
+        "outcome": "faults" if verdict.fault else "runs",
+        "loaded": None if verdict.fault else names(verdict.loaded),
+        "initialised": None if verdict.fault else names(verdict.initialised),
+        "fault": None if verdict.fault is None else _fault(verdict.fault, p),
+    }
+
+
+def _machine(p: Processor) -> Document:
+    return {
+        "cpu": p.cpu.name,
+        "source": p.cpu.source,
+        "profile": p.profile.name,
+        "xcr0": hexmask(p.xcr0),
+        "xss": hexmask(p.xss),
+        "xfd": hexmask(p.xfd),
+    }
+
+
+def _fault(fault: Fault, p: Processor) -> Document:
+    return {
+        "vector": fault.vector,
+        "error_code": fault.error_code,
+        **_broken(fault.rule, fault.detail, fault.bit, fault.offset),
+        "component": _component(fault, p),
+    }
+
+
+def _component(fault: Fault, p: Processor) -> str | None:
+    """Return the name of the component that a bit of a mask stands for."""
+    if fault.bit is None or fault.rule.id not in {"standard-xstate-bv", "xcomp-bv", "xstate-bv", "xfd"}:
+        return None
+    return p.cpu.catalogue.name(fault.bit) if fault.bit < 63 else None
+
+
+def _broken(rule: Rule, detail: str, bit: int | None, offset: int | None) -> Document:
+    return {
+        "rule": rule.id,
+        "text": rule.text,
+        "detail": detail,
+        "bit": bit,
+        "offset": offset,
+        "source": rule.source,
+        "cure": rule.cure or None,
+    }
+
+
+def text(verdict: Verdict) -> str:
+    """Return the verdict as a short table."""
+    p = verdict.processor
+    names = p.cpu.catalogue.names
+    head = f"{bold(verdict.op.upper())} on {p.cpu.name}, XCR0 {p.xcr0:#x}, IA32_XSS {p.xss:#x}, RFBM {verdict.rfbm:#x}"
+    if verdict.fault is None:
+        rows = [["loads", names(verdict.loaded)], ["initialises", names(verdict.initialised)]]
+        return f"{head}\nruns\n{_indented(rows)}"
+    fault = verdict.fault
+    code = "" if fault.error_code is None else f"({fault.error_code})"
+    component = _component(fault, p)
+    detail = fault.detail + (f" ({component})" if component and component not in fault.detail else "")
+    title = warn(f"faults: {fault.vector}{code}")
+    return f"{head}\n{title}\n{_indented(_rows(fault.rule, detail, fault.bit, fault.offset))}"
+
+
+def _rows(rule: Rule, detail: str, bit: int | None, offset: int | None) -> list[list[str]]:
+    rows = [["found", detail], ["rule", f"{rule.text} ({rule.id})"]]
+    if bit is not None:
+        rows.append(["bit", str(bit)])
+    if offset is not None:
+        rows.append(["byte", f"{offset} of the image"])
+    rows.append(["source", rule.source])
+    if rule.cure:
+        rows.append(["cure", rule.cure])
+    return rows
+
+
+def _indented(rows: list[list[str]]) -> str:
+    return "\n".join(f"  {line}" for line in table((), rows).splitlines())
+
+
+def finding_document(p: Processor, way: str, policy: Policy, finding: Finding | None) -> Document:
+    """Return what the kernel does with the image."""
+    return {
+        "schema": SCHEMA,
+        "op": way,
+        **_machine(p),
+        "policy": policy.name,
+        "outcome": "accepted" if finding is None else "fx-only" if finding.effect == "fx-only" else "refused",
+        "effect": None if finding is None else finding.effect,
+        "finding": None if finding is None else _broken(finding.rule, finding.detail, finding.bit, finding.offset),
+    }
+
+
+def finding_text(way: str, policy: Policy, finding: Finding | None) -> str:
+    """Return the same as a short table."""
+    head = f"{bold(way)}, {policy.name}"
+    if finding is None:
+        return f"{head}\naccepted"
+    rows = _rows(finding.rule, finding.detail, finding.bit, finding.offset)
+    rows = [[name, f"Linux, {cell}" if name == "source" else cell] for name, cell in rows]
+    return f"{head}\n{warn(finding.effect)}\n{_indented(rows)}"
