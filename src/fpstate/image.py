@@ -250,6 +250,8 @@ def encode(
     caps = cpu if isinstance(cpu, Capabilities) else Capabilities(cpu)
     sections = _sections(caps, start)
     used = start.xstate_bv if start is not None else 0
+    if to == "compacted" and int.from_bytes(sections[0][24:28], "little") != MXCSR_INIT:
+        used |= _SSE  # a compacted image has no other way to say it
     for name, value in values.items():
         register = regs.find(name)
         regs.write(register, sections, value)

@@ -1,7 +1,7 @@
 """The instructions over rows of images and register files.
 
 Nothing is copied: kernels work in place on the caller's arrays, so that a call needs one byte a row, its outcomes,
-beside them.  They let other threads run: split the rows to use more CPUs.
+beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fpstate.batch.registers import Bytes
 from fpstate.batch.source import CODES
 from fpstate.errors import UsageError
 from fpstate.isa import Fault, Memory, execute
-from fpstate.isa.access import _NEEDS as NEEDS
+from fpstate.isa.access import NEEDS
 from fpstate.xfeatures import MIN_SIZE
 
 __all__ = ["Instructions"]
@@ -116,17 +116,23 @@ class Instructions(Configuration):
         modified: Column | None = None,
     ) -> Outcomes:
         count = len(images)
-        memory = (*rows("images", images, MIN_SIZE), images.shape[1])
-        files = rows("registers", registers, self.layout.size)
+        memory, apart = rows("images", images, MIN_SIZE)
+        files, files_apart = rows("registers", registers, self.layout.size)
         require(count == len(registers), f"{count} images and {len(registers)} register files")
         require(not np.may_share_memory(images, registers), "images and registers overlap")
-        columns = column("used", used, count), column("modified", modified, count)
+        in_use, changed = column("used", used, count), column("modified", modified, count)
         outcome = np.zeros(count, np.uint8)
         if not self.caps.has(NEEDS[op]):
             outcome[:] = CODES["cpuid"]
             return outcome
         run = self.kernel(op, wide=wide)
-        run(count, *memory, *files, *columns, outcome, np.uint64(rfbm), self.image_size(rfbm))
+        mask, width, size = np.uint64(rfbm), images.shape[1], self.image_size(rfbm)
+
+        def part(first: int, end: int) -> None:
+            place = memory + first * apart, apart, width, files + first * files_apart, files_apart
+            run(end - first, *place, in_use[first:end], changed[first:end], outcome[first:end], mask, size)
+
+        self.in_parts(count, part)
         return outcome
 
     def explain(

@@ -12,7 +12,7 @@ from fpstate.batch.registers import Bytes
 from fpstate.batch.source import CODES, FX_ONLY
 from fpstate.errors import UsageError
 from fpstate.isa import RULES, Rule
-from fpstate.isa.access import _NEEDS as NEEDS
+from fpstate.isa.access import NEEDS
 from fpstate.isa.masks import ALL, complement, disabled
 from fpstate.linux import copyin
 from fpstate.linux.abi import MAGIC2_SIZE

@@ -15,6 +15,7 @@ from fpstate.cli.streams import complain, put
 from fpstate.cpu.model import Cpu
 from fpstate.errors import CannotTell, FpstateError, UnreadableInput, UsageError
 from fpstate.isa import AREA_INSTRUCTIONS, INSTRUCTIONS, RULES, Capabilities
+from fpstate.isa.access import NEEDS
 from fpstate.isa.case import Case
 from fpstate.isa.generate import Generator
 from fpstate.vectors import fields, result
@@ -190,9 +191,7 @@ def _operations(text: str, caps: Capabilities | None) -> list[str]:
         if unknown:
             raise UsageError(f"{unknown[0][:40]!r} is no instruction", cure=f"they are {', '.join(INSTRUCTIONS)}")
         return asked
-    flags = {"xsaveopt": "XSAVEOPT", "xsavec": "XSAVEC", "xsaves": "XSAVES", "xrstors": "XSAVES"}
-    names = {op: flags.get(op.removesuffix("64")) for op in AREA_INSTRUCTIONS}
-    missing = {op for op, flag in names.items() if flag is not None and caps is not None and not caps.has(flag)}
+    missing = {op for op in AREA_INSTRUCTIONS if caps is not None and not caps.has(NEEDS[op.removesuffix("64")])}
     return [op for op in INSTRUCTIONS if op not in missing]
 
 

@@ -1,6 +1,6 @@
 """The XSAVE instruction family: what each instruction does to every byte, register and MSR of one logical processor.
 
-`execute` runs one instruction by its name; the functions it calls read like the manual's steps.  `fpstate.isa.batch`
+`execute` runs one instruction by its name; the functions it calls read like the manual's steps.  `fpstate.batch`
 has the same rules over a million images at once, with these as its reference.
 """
 

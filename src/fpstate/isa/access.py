@@ -9,12 +9,12 @@ from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE
 
-__all__ = ["AREA_ALIGNMENT", "FX_ALIGNMENT", "Header", "check", "reach", "reach_read", "read_header"]
+__all__ = ["AREA_ALIGNMENT", "FX_ALIGNMENT", "NEEDS", "Header", "check", "reach", "reach_read", "read_header"]
 
 AREA_ALIGNMENT: Final = 64
 FX_ALIGNMENT: Final = 16
 
-_NEEDS: Final = {
+NEEDS: Final = {
     "fxsave": "FXSR",
     "fxrstor": "FXSR",
     "xsave": "XSAVE",
@@ -42,8 +42,8 @@ def check(p: Processor, op: str, address: int) -> None:
         Fault: the first of #UD, #NM, #GP for CPL, address and alignment.
     """
     fx = op[0] == "f"
-    if not p.caps.has(_NEEDS[op]):
-        raise Fault("cpuid", f"{p.cpu.name} has no {op.upper()} ({_NEEDS[op]})")
+    if not p.caps.has(NEEDS[op]):
+        raise Fault("cpuid", f"{p.cpu.name} has no {op.upper()} ({NEEDS[op]})")
     if not fx and not p.osxsave:
         raise Fault("osxsave", "CR4.OSXSAVE is 0", bit=18)
     if p.ts:

@@ -22,6 +22,7 @@ MXCSR: Final = slice(24, 28)
 """Where MXCSR lies in the legacy region; MXCSR_MASK is the four bytes after it."""
 X87_INIT: Final = regs.initial(0, 24)
 """The first 24 bytes of the legacy region in the initial configuration."""
+_NOTHING: Final = bytearray()
 _ST_ZERO: Final = bytes(128)
 _XMM_ZERO: Final = bytes(256)
 
@@ -70,15 +71,16 @@ class Processor(_Modes):
         fcs, fds: the selectors of the x87 pointers.
         sections: component to its bytes, in the places of `fpstate.registers`; x87 and SSE share the legacy region.
             Change them in place, do not replace them.
+        extended: for each component from 2 on, but LBR: its mask, its section, and that in its initial configuration.
         used: the components that count as in use whatever they hold: XINUSE where it is sticky, and what was written
             since the last XRSTOR where it is tracked.
         modified: XMODIFIED; info: XRSTOR_INFO, None before the first XRSTOR.
     """
 
     __slots__ = (
-        "_tracked",
         "caps",
         "cpu",
+        "extended",
         "fcs",
         "fds",
         "info",
@@ -114,7 +116,7 @@ class Processor(_Modes):
         self.sections: dict[int, bytearray] = {0: self.legacy, 1: self.legacy}
         for bit, size in self.caps.sizes.items():
             self.sections[bit] = bytearray(regs.initial(bit, size))
-        self._tracked = [
+        self.extended = [
             (1 << bit, section, regs.initial(bit, len(section)))
             for bit, section in self.sections.items()
             if bit > 1 and bit != LBR
@@ -179,12 +181,12 @@ class Processor(_Modes):
         if self._reaches_all:
             if bit == 1:
                 return legacy[160:416] == _XMM_ZERO
-            section = self.sections[bit]
+            section = self.sections.get(bit, _NOTHING)
             if bit == LBR:  # XINUSE[15] does not pertain to IA32_LBR_DEPTH
                 return not any(section[:8]) and not any(section[16:])
             return section == regs.initial(bit, len(section))
         start = 160 if bit == 1 else 0
-        section = self.sections[bit]
+        section = self.sections.get(bit, _NOTHING)
         end = REACH_OUTSIDE_64_BIT_MODE.get(bit, len(section))
         return section[start:end] == regs.initial(bit, len(section))[start:end]
 
@@ -202,7 +204,7 @@ class Processor(_Modes):
             if not self.in_initial_configuration(bit):
                 mask |= 1 << bit
         if all_reached:
-            for flag, section, initial in self._tracked:
+            for flag, section, initial in self.extended:
                 if components & flag and section != initial:
                     mask |= flag
         return mask

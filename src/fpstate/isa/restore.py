@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fpstate import registers as regs
 from fpstate.isa import masks, values, x87
 from fpstate.isa.access import Header, check, reach_read, read_header
 from fpstate.isa.capabilities import Places
@@ -12,7 +11,7 @@ from fpstate.isa.memory import Memory
 from fpstate.isa.processor import LEGACY_BYTES, MXCSR, REACH_OUTSIDE_64_BIT_MODE, X87_INIT, Processor, XrstorInfo
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT
-from fpstate.xfeatures import COMPACTED, LBR, LEGACY, LEGACY_SIZE, XTILE, bits
+from fpstate.xfeatures import COMPACTED, LBR, LEGACY, LEGACY_SIZE, XTILE
 
 __all__ = ["check_compacted", "check_mxcsr", "check_standard", "xrstor", "xrstors"]
 
@@ -205,25 +204,36 @@ def _update(p: Processor, image: _Image, rfbm: int, xstate_bv: int, *, wide: boo
     """Initialise and load the components in *rfbm*; MXCSR is the caller's."""
     data, start, places = image
     loaded = masks.loaded(rfbm, xstate_bv)
-    long_mode = p.mode == 64
-    end = LEGACY_BYTES if long_mode else REACH_OUTSIDE_64_BIT_MODE[1]
     if loaded & 1:
         x87.load(p, data, start, wide=wide)
     if loaded & _SSE:
+        end = LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
         p.legacy[160:end] = data[start + 160 : start + end]
     for bit, offset, size in places.slots:
         if loaded >> bit & 1:
             at = start + offset
             _load(p, bit, data[at : at + size], size)
-    for bit in bits(masks.initialised(rfbm, xstate_bv)):
-        if bit == 0:
-            p.legacy[:24] = X87_INIT
-            p.legacy[32:160] = bytes(128)
-            p.fcs = p.fds = 0
-        elif bit == 1:
-            p.legacy[160:end] = bytes(end - 160)
-        else:
-            _initialise(p, bit)
+    _initialise(p, masks.initialised(rfbm, xstate_bv))
+
+
+def _initialise(p: Processor, components: int) -> None:
+    """Put *components* into their initial configuration, as far as this mode reaches them; LBR keeps its depth."""
+    if components & 1:
+        p.legacy[:24] = X87_INIT
+        p.legacy[32:160] = bytes(128)
+        p.fcs = p.fds = 0
+    if components & _SSE:
+        end = LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
+        p.legacy[160:end] = bytes(end - 160)
+    for flag, section, initial in p.extended:
+        if components & flag and section != initial:
+            count = len(section)
+            if p.mode != 64:
+                count = REACH_OUTSIDE_64_BIT_MODE.get(flag.bit_length() - 1, count)
+            section[:count] = initial[:count]
+    if components >> LBR & 1 and LBR in p.sections:
+        section = p.sections[LBR]
+        section[:8], section[16:] = bytes(8), bytes(len(section) - 16)
 
 
 def _load(p: Processor, bit: int, image: bytearray, size: int) -> None:
@@ -233,16 +243,6 @@ def _load(p: Processor, bit: int, image: bytearray, size: int) -> None:
         image = _SPECIAL[bit](p, image)
     count = size if p.mode == 64 else min(size, REACH_OUTSIDE_64_BIT_MODE.get(bit, size))
     section[:count] = image[:count]
-
-
-def _initialise(p: Processor, bit: int) -> None:
-    section = p.sections[bit]
-    size = len(section)
-    count = size if p.mode == 64 else min(size, REACH_OUTSIDE_64_BIT_MODE.get(bit, size))
-    depth = section[8:16]
-    section[:count] = regs.initial(bit, size)[:count]
-    if bit == LBR:
-        section[8:16] = depth
 
 
 def _load_tilecfg(p: Processor, image: bytearray) -> bytearray:

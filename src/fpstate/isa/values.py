@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Final
+from functools import cache, lru_cache
+from typing import Final, Literal, NamedTuple
 
 from fpstate import registers as regs
 from fpstate.cpu.model import Cpu
+from fpstate.isa.capabilities import Capabilities
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.registers import Register
 
-__all__ = ["check_before", "check_component", "check_value", "tilecfg_supported"]
+__all__ = [
+    "UIF",
+    "Condition",
+    "check_before",
+    "check_component",
+    "check_value",
+    "conditions",
+    "plan",
+    "tilecfg_supported",
+]
 
 _PT, _UINTR = 8, 14
 _TRACE_EN: Final = 1
 _CET_SHSTK: Final = 0b11
 _CET_IBT: Final = ~(0b11 | 0xF << 6) & (1 << 64) - 1
 _CET_RESERVED: Final = 0xF << 6
+UIF: Final = 1 << 63
+"""Bit 63 of UINTR_MISC in an image: the user-interrupt flag, which is no part of the MSR (SDM 13.5.11)."""
 _SUPPRESS, _TRACKER = 1 << 10, 1 << 11
 
 
@@ -40,7 +51,7 @@ def check_component(p: Processor, bit: int, data: bytes, offset: int) -> None:
     Raises:
         Fault: a register would get a value that it does not accept, or a reserved byte is not 0.
     """
-    checked, reserved = _plan(bit, len(data))
+    checked, reserved = plan(bit, len(data))
     for register, start, end in checked:
         check_value(p, register, int.from_bytes(data[start:end], "little"), at=offset + start, by_xrstors=True)
     for start, end in reserved:
@@ -50,12 +61,12 @@ def check_component(p: Processor, bit: int, data: bytes, offset: int) -> None:
 
 
 @cache
-def _plan(bit: int, size: int) -> tuple[tuple[tuple[Register, int, int], ...], tuple[tuple[int, int], ...]]:
+def plan(bit: int, size: int) -> tuple[tuple[tuple[Register, int, int], ...], tuple[tuple[int, int], ...]]:
     """Return the registers of a component whose value is checked, with their bytes, and the runs of reserved bytes."""
     spans = [(r, r.parts[0].offset, r.parts[0].offset + r.parts[0].size) for r in regs.of_component(bit)]
     edges = [0, *(edge for _, start, end in sorted(spans, key=lambda s: s[1]) for edge in (start, end)), size]
     reserved = tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)
-    return tuple(span for span in spans if span[0].name in _CHECKS), reserved
+    return tuple(span for span in spans if span[0].name in _CHECKED), reserved
 
 
 def check_value(
@@ -73,84 +84,80 @@ def check_value(
     Raises:
         Fault: #GP.
     """
-    checker = _CHECKS.get(register.name)
-    if checker is not None:
-        found = checker(p, value & ~(1 << 63) if by_xrstors and register.name == "uintr_misc" else value)
-        if found is not None:
-            rule, bit = found
+    if by_xrstors and register.name == "uintr_misc":
+        value &= ~UIF
+    for condition in conditions(p.caps, register.name):
+        bit = condition.offending_bit(value, p.caps)
+        if bit is not None:
             where = None if at is None else at + bit // 8
-            raise Fault(rule, f"{register.name} would be {value:#x}", bit=bit, offset=where)
+            raise Fault(condition.rule, f"{register.name} would be {value:#x}", bit=bit, offset=where)
 
 
-_Check = Callable[[Processor, int], tuple[str, int] | None]
-"""Given a value, the rule that it breaks and the offending bit."""
+class Condition(NamedTuple):
+    """One thing that a value must fulfil.
+
+    Attributes:
+        rule: what a value that does not breaks.
+        kind: "clear": the bits of *mask* must be 0; "not-all": they must not all be 1; "canonical": the address must
+            be canonical; "depth": the value must be 8 times the number, from 1, of a bit of *mask*.
+        mask: see there; 0 for "canonical".
+    """
+
+    rule: str
+    kind: Literal["clear", "not-all", "canonical", "depth"]
+    mask: int = 0
+
+    def offending_bit(self, value: int, caps: Capabilities) -> int | None:
+        """Return a bit of *value* that breaks the condition, or None."""
+        if self.kind == "clear":
+            bad = value & self.mask
+            return (bad & -bad).bit_length() - 1 if bad else None
+        if self.kind == "not-all":
+            return self.mask.bit_length() - 1 if value & self.mask == self.mask else None
+        if self.kind == "canonical":
+            return None if caps.canonical(value) else caps.linear_bits - 1
+        good = value % 8 == 0 and 8 <= value <= 64 and self.mask >> (value // 8 - 1) & 1
+        return None if good else (value & -value).bit_length() - 1 if value else 0
 
 
-def _ssp(p: Processor, value: int) -> tuple[str, int] | None:
-    if value & 0b11:
-        return "ssp-alignment", _lowest(value & 0b11)
-    return None if p.caps.canonical(value) else ("ssp-canonical", p.caps.linear_bits - 1)
+@lru_cache(maxsize=4096)
+def conditions(caps: Capabilities, name: str) -> tuple[Condition, ...]:
+    """Return what a value for register *name* must fulfil, in the order in which it is checked.
+
+    Sources: SDM volume 4 for CET, PASID and LBR; volume 1, 13.5.11 for user interrupts.  Of the MSRs of Intel PT only
+    the addresses are checked: which bits RTIT_CTL has is in leaf 14H.
+    """
+    if name in {"u_cet", "s_cet"}:
+        absent = (0 if caps.has("SHSTK") else _CET_SHSTK) | (0 if caps.has("IBT") else _CET_IBT)
+        return (
+            Condition("cet-reserved", "clear", _CET_RESERVED | absent),
+            Condition("cet-tracker", "not-all", _SUPPRESS | _TRACKER),
+            Condition("cet-canonical", "canonical"),
+        )
+    if name == "lbr_depth":  # which depths there are is in CPUID.1CH:EAX[7:0]
+        leaf = caps.cpu.register(0x1C, 0)
+        return (Condition("lbr-depth", "depth", 0xFF if leaf is None else leaf[0] & 0xFF),)
+    return _CONDITIONS.get(name, ())
 
 
-def _cet(p: Processor, value: int) -> tuple[str, int] | None:
-    reserved = _CET_RESERVED
-    reserved |= 0 if p.caps.has("SHSTK") else _CET_SHSTK
-    reserved |= 0 if p.caps.has("IBT") else _CET_IBT
-    if value & reserved:
-        return "cet-reserved", _lowest(value & reserved)
-    if value & _SUPPRESS and value & _TRACKER:
-        return "cet-tracker", 11
-    return None if p.caps.canonical(value) else ("cet-canonical", p.caps.linear_bits - 1)
+def _ssp() -> tuple[Condition, ...]:
+    return Condition("ssp-alignment", "clear", 0b11), Condition("ssp-canonical", "canonical")
 
 
-def _reserved_bits(rule: str, mask: int) -> _Check:
-    def check(p: Processor, value: int) -> tuple[str, int] | None:  # noqa: ARG001  one signature for all
-        return (rule, _lowest(value & mask)) if value & mask else None
-
-    return check
-
-
-def _canonical(rule: str, reserved_rule: str = "", mask: int = 0) -> _Check:
-    def check(p: Processor, value: int) -> tuple[str, int] | None:
-        if value & mask:
-            return reserved_rule, _lowest(value & mask)
-        return None if p.caps.canonical(value) else (rule, p.caps.linear_bits - 1)
-
-    return check
-
-
-def _lbr_depth(p: Processor, value: int) -> tuple[str, int] | None:
-    """A depth is a multiple of 8; which ones exist is in CPUID.1CH:EAX[7:0], all of 32 entries in the component."""
-    leaf = p.cpu.register(0x1C, 0)
-    allowed = leaf[0] & 0xFF if leaf is not None else 0xFF
-    depth = value // 8
-    good = value % 8 == 0 and 1 <= depth <= 8 and allowed >> (depth - 1) & 1
-    return None if good else ("lbr-depth", _lowest(value) if value else 0)
-
-
-def _lowest(mask: int) -> int:
-    return (mask & -mask).bit_length() - 1
-
-
-_CHECKS: Final[dict[str, _Check]] = {
-    "u_cet": _cet,
-    "s_cet": _cet,
-    **{f"pl{i}_ssp": _ssp for i in range(4)},
-    "interrupt_ssp_table": _canonical("ssp-canonical"),
-    "pasid": _reserved_bits("pasid-reserved", 0x7FF << 20 | 0xFFFFFFFF << 32),
-    "uintr_handler": _canonical("uintr-canonical"),
-    "uintr_stackadjust": _canonical("uintr-canonical"),
-    "uintr_misc": _reserved_bits("uintr-reserved", 0xFFFFFF << 40),
-    "uintr_pd": _canonical("uintr-canonical", "uintr-reserved", 0x3F),
-    "uintr_tt": _canonical("uintr-canonical", "uintr-reserved", 0b1110),
-    "rtit_addr0_a": _canonical("pt-reserved"),
-    "rtit_addr0_b": _canonical("pt-reserved"),
-    "rtit_addr1_a": _canonical("pt-reserved"),
-    "rtit_addr1_b": _canonical("pt-reserved"),
-    "rtit_cr3_match": _reserved_bits("pt-reserved", 0x1F),
-    "lbr_depth": _lbr_depth,
+_CONDITIONS: Final[dict[str, tuple[Condition, ...]]] = {
+    **{f"pl{i}_ssp": _ssp() for i in range(4)},
+    "interrupt_ssp_table": (Condition("ssp-canonical", "canonical"),),
+    "pasid": (Condition("pasid-reserved", "clear", 0x7FF << 20 | 0xFFFFFFFF << 32),),
+    "uintr_handler": (Condition("uintr-canonical", "canonical"),),
+    "uintr_stackadjust": (Condition("uintr-canonical", "canonical"),),
+    "uintr_misc": (Condition("uintr-reserved", "clear", 0xFFFFFF << 40),),
+    "uintr_pd": (Condition("uintr-reserved", "clear", 0x3F), Condition("uintr-canonical", "canonical")),
+    "uintr_tt": (Condition("uintr-reserved", "clear", 0b1110), Condition("uintr-canonical", "canonical")),
+    **{f"rtit_addr{i}_{end}": (Condition("pt-reserved", "canonical"),) for i in range(2) for end in "ab"},
+    "rtit_cr3_match": (Condition("pt-reserved", "clear", 0x1F),),
 }
-"""What an MSR accepts, by register name; one without a row accepts everything."""
+"""What MSRs accept on every CPU that has them, by register name; one without a row accepts everything."""
+_CHECKED: Final = frozenset({*_CONDITIONS, "u_cet", "s_cet", "lbr_depth"})
 
 
 def tilecfg_supported(cpu: Cpu, data: bytes) -> bool:

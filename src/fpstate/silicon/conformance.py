@@ -15,6 +15,7 @@ from typing import Final
 from fpstate.cpu import this_host
 from fpstate.isa import Capabilities, Fault, Memory, Processor, execute, x87
 from fpstate.isa import profile as profiles
+from fpstate.isa.access import NEEDS
 from fpstate.isa.capabilities import Places
 from fpstate.isa.case import Case
 from fpstate.isa.control import xgetbv
@@ -32,7 +33,6 @@ from fpstate.xfeatures import LEGACY
 __all__ = ["MOVABLE_OPS", "Conformance", "Mismatch", "Tally"]
 
 _VECTORS: Final = {6: "#UD", 7: "#NM", 12: "#SS", 13: "#GP", 14: "#PF", 17: "#AC"}
-_NEEDS: Final = {"xsaveopt": "XSAVEOPT", "xsavec": "XSAVEC"}
 _USER_OPS: Final = ("xsave", "xsaveopt", "xsavec", "xrstor", "fxsave", "fxrstor")
 MOVABLE_OPS: Final = tuple(f"{name}{form}" for name in _USER_OPS for form in ("64", ""))
 """The instructions that user mode has."""
@@ -99,7 +99,7 @@ class Conformance:
         self._profile = profiles.of_cpu(self._caps.cpu)
         self._xcr0 = executor.xcr0
         self._standard: Places = self._caps.standard(self._xcr0)
-        self._ops = [op for op in MOVABLE_OPS if self._caps.has(_NEEDS.get(op.removesuffix("64"), "XSAVE"))]
+        self._ops = [op for op in MOVABLE_OPS if self._caps.has(NEEDS[op.removesuffix("64")])]
         self._generator = Generator(
             self._caps, seed=seed, xcr0=self._xcr0, xss=0, base=executor.arena, frozen=_PKRU | ~_movable(executor)
         )

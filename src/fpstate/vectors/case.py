@@ -8,16 +8,18 @@ from typing import Any, Final
 
 from fpstate import cpu as cpus
 from fpstate import registers as regs
+from fpstate.cpu import xcr0
 from fpstate.cpu.dump import Dump, Registers
-from fpstate.errors import UnreadableInput, UsageError
+from fpstate.errors import CannotTell, UnreadableInput, UsageError
 from fpstate.isa import CONTROL_INSTRUCTIONS, INSTRUCTIONS, Capabilities, Processor
 from fpstate.isa import profile as profiles
 from fpstate.isa.case import Case
+from fpstate.isa.masks import complement
 from fpstate.isa.memory import PAGE, Access
 from fpstate.isa.processor import CONTROL
 from fpstate.vectors.changes import changed
 from fpstate.vectors.fields import Document, hex_bytes, hex_number, quoted, text
-from fpstate.xfeatures import bits
+from fpstate.xfeatures import LEGACY, bits
 
 __all__ = ["READS", "decode", "encode"]
 
@@ -48,6 +50,7 @@ def decode(document: Mapping[str, Any]) -> Case:
     case = Case(caps=caps, op=op, profile=profile, id=str(document.get("id", ""))[:200])
     case.control = {key: hex_number(document[key], key) for key in ("xcr0", "xss", "xfd") if key in document}
     case.control.setdefault("xcr0", 1)
+    _check_control(case)
     case.modes = _modes(document)
     _decode_registers(case, document.get("registers", {}))
     if "xinuse" in document:
@@ -68,6 +71,28 @@ _FIELDS: Final = frozenset(
     )
 )  # fmt: skip
 """Every field of a case."""
+
+
+def _check_control(case: Case) -> None:
+    """Refuse values that no processor of this CPU holds.
+
+    Raises:
+        UsageError: names the bit.
+        CannotTell: where an enabled component lies is not known.
+    """
+    caps = case.caps
+    for name, allowed in (("xcr0", caps.user), ("xss", caps.supervisor), ("xfd", caps.xfd)):
+        beyond = case.control.get(name, 0) & complement(allowed)
+        if beyond:
+            raise UsageError(f"{name} sets bit {next(bits(beyond))}, which {caps.cpu.name} has not")
+    broken = xcr0.fault(case.control["xcr0"])
+    if broken is not None:
+        raise UsageError(f"xcr0 is {case.control['xcr0']:#x}: {broken.text}")
+    enabled = (case.control["xcr0"] | case.control.get("xss", 0)) & ~LEGACY
+    unknown = [bit for bit in bits(enabled) if bit not in caps.sizes]
+    if unknown:
+        raise CannotTell(f"{caps.cpu.name} does not show sub-leaf {unknown[0]} of leaf 0DH", cure="give all sub-leaves")
+    caps.standard(case.control["xcr0"])
 
 
 def _decode_area(case: Case, document: Mapping[str, Any]) -> None:
