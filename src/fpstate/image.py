@@ -48,6 +48,7 @@ __all__ = [
     "init_fill",
     "read",
     "register_differences",
+    "registers",
     "strip",
 ]
 
@@ -253,11 +254,11 @@ def encode(
     if to == "compacted" and int.from_bytes(sections[0][24:28], "little") != MXCSR_INIT:
         used |= _SSE  # a compacted image has no other way to say it
     for name, value in values.items():
-        register = regs.find(name)
+        register = regs.find(name, caps.sizes)
         regs.write(register, sections, value)
         used |= register.components
     for name, value in values.items():
-        if regs.read(regs.find(name), sections) != value:
+        if regs.read(regs.find(name, caps.sizes), sections) != value:
             raise UsageError(f"{name} has another value under another name")
     everything = caps.user if to == "standard" else used
     target = everything if components is None else components
@@ -332,6 +333,17 @@ def differences(a: Image, b: Image) -> int:
     return mask | (_SSE if a.mxcsr != b.mxcsr else 0)
 
 
+def registers(components: int, sizes: Mapping[int, int]) -> list[Register]:
+    """Return the registers in *components*, as `fpstate.registers.widest` does; a component without any is one itself.
+
+    Args:
+        components: a mask.
+        sizes: component, 2 and up, to its bytes.
+    """
+    undivided = [bit for bit in bits(components & ~LEGACY) if not regs.of_component(bit) and bit in sizes]
+    return [*regs.widest(components), *(regs.raw(bit, sizes[bit]) for bit in undivided)]
+
+
 class Difference(NamedTuple):
     """A register that two images give different values."""
 
@@ -346,7 +358,7 @@ def register_differences(a: Image, b: Image) -> list[Difference]:
     A register that lies in a component which one image has no place for is in its initial configuration there.
     """
     found = []
-    for register in regs.widest(a.components | b.components):
+    for register in registers(a.components | b.components, {**b.caps.sizes, **a.caps.sizes}):
         values = a.register(register), b.register(register)
         if values[0] != values[1]:
             found.append(Difference(register, *values))
@@ -366,7 +378,8 @@ def _build(
     image: Image, to: Format, target: int, *, software: bool, fill: bool, caps: Capabilities | None = None
 ) -> bytes:
     """Return an image with places for *target*, on *image*'s CPU or another, and in them what *image* has."""
-    places = _places(image.caps if caps is None else caps, to, target)
+    caps = image.caps if caps is None else caps
+    places = _places(caps, to, target)
     present = image.xstate_bv & target
     header = present
     if to == "compacted" and target & _SSE and image.mxcsr != MXCSR_INIT:
@@ -379,7 +392,7 @@ def _build(
     if present & _SSE:
         made[_XMM] = image.data[_XMM]
     if to == "standard" or header & _SSE or (fill and target & _SSE):
-        made[_MXCSR] = _mxcsr_bytes(image, target)
+        made[_MXCSR] = _mxcsr_bytes(image, target, caps)
     if software:
         made[_SOFTWARE] = image.data[_SOFTWARE]
     struct.pack_into("<QQ", made, LEGACY_SIZE, header, xcomp_bv(target) if to == "compacted" else 0)
@@ -389,8 +402,18 @@ def _build(
     return bytes(made)
 
 
-def _mxcsr_bytes(image: Image, target: int) -> bytes:
-    """Return MXCSR and MXCSR_MASK, the latter the CPU's where the image has none."""
-    if target & _SSE and (not image.xcomp_bv or image.xstate_bv & _SSE):
+def _mxcsr_bytes(image: Image, target: int, caps: Capabilities) -> bytes:
+    """Return MXCSR and MXCSR_MASK, the latter that of *caps* where the image has none or another CPU's.
+
+    Raises:
+        UsageError: *caps* is another CPU than the image's, and has not the bits.
+    """
+    mask = of_cpu(caps.cpu).mxcsr_mask
+    if not target & _SSE or (image.xcomp_bv and not image.xstate_bv & _SSE):
+        return struct.pack("<II", MXCSR_INIT, mask)
+    if caps is image.caps:
         return image.data[_MXCSR]
-    return struct.pack("<II", MXCSR_INIT, of_cpu(image.caps.cpu).mxcsr_mask)
+    beyond = image.mxcsr & complement(mask)
+    if beyond:
+        raise UsageError(f"MXCSR {image.mxcsr:#x} sets bit {next(bits(beyond))}, which {caps.cpu.name} has not")
+    return struct.pack("<II", image.mxcsr, mask)

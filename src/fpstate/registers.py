@@ -33,8 +33,10 @@ __all__ = [
     "initial",
     "of_component",
     "pkru_keys",
+    "raw",
     "read",
     "tile",
+    "unclaimed",
     "widest",
     "write",
 ]
@@ -193,7 +195,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(name="zmm#", count=16, first=16, parts=(Part(7, 0, 64, 64),), long_mode=16),
     Family(name="ymm#", count=16, first=16, parts=(Part(7, 0, 32, 64),), view=True, long_mode=16),
     Family(name="xmm#", count=16, first=16, parts=(Part(7, 0, 16, 64),), view=True, long_mode=16),
-    # MPX (13.5.3)
+    # MPX (13.5.4)
     Family(name="bnd#", count=4, parts=(Part(3, 0, 16, 16),)),
     _number("bndcfgu", 4, 0, 8),
     _number("bndstatus", 4, 8, 8),
@@ -225,7 +227,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _msr("uintr_tt", 14, 40, 0x98A),
     # LBR (13.5.12); HWP (13.5.13)
     _msr("lbr_ctl", 15, 0, 0x14CE),
-    _msr("lbr_depth", 15, 8, 0x14CF),
+    _msr("lbr_depth", 15, 8, 0x14CF, initial=32),  # no initial configuration: XRSTORS leaves it
     _msr("ler_from_ip", 15, 16, 0x1DD),
     _msr("ler_to_ip", 15, 24, 0x1DE),
     _msr("ler_info", 15, 32, 0x1E0),
@@ -246,13 +248,21 @@ REGISTERS: Final[Mapping[str, Register]] = {
 """Every register by name."""
 
 
-def find(name: str) -> Register:
+def find(name: str, sizes: Mapping[int, int] | None = None) -> Register:
     """Return the register called *name*.
+
+    Args:
+        name: of the table; or ``bitN`` for a component that the table does not divide into registers.
+        sizes: component to its bytes on the CPU that is meant.
 
     Raises:
         UsageError: there is none; the message suggests near misses.
     """
     register = REGISTERS.get(name.lower())
+    if register is None and name[:3].lower() == "bit" and name[3:].isascii() and name[3:].isdecimal():
+        bit = int(name[3:6])
+        if sizes is not None and bit in sizes and not of_component(bit):
+            return raw(bit, sizes[bit])
     if register is None:
         import difflib  # noqa: PLC0415  only a refusal needs it
 
@@ -261,6 +271,12 @@ def find(name: str) -> Register:
         cure = f"did you mean {', '.join(near)}?" if near else "registers are st0, xmm3, zmm17, k1, mxcsr, pl0_ssp, ..."
         raise UsageError(f"there is no register {shown!r}", cure=cure)
     return register
+
+
+def raw(bit: int, size: int) -> Register:
+    """Return component *bit*, *size* bytes, as one register called ``bitN``: for one that the table does not divide."""
+    part = Part(bit, 0, size)
+    return Register(name=f"bit{bit}", parts=(part,), number=False, initial=0, view=False, long_mode=False, msr=None)
 
 
 @cache
@@ -273,6 +289,14 @@ def by_msr(number: int) -> Register | None:
 def of_component(bit: int) -> tuple[Register, ...]:
     """Return the registers that lie in component *bit*, without the views, in the order of the table."""
     return tuple(r for r in REGISTERS.values() if not r.view and r.parts[0].bit == bit)
+
+
+@cache
+def unclaimed(bit: int, size: int) -> tuple[tuple[int, int], ...]:
+    """Return the runs (start, end) of the *size* bytes of component *bit* in which no register lies."""
+    spans = sorted((r.parts[0].offset, r.parts[0].offset + r.parts[0].size) for r in of_component(bit))
+    edges = [0, *(edge for span in spans for edge in span), size]
+    return tuple((start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end)
 
 
 @cache

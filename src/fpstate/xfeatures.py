@@ -347,7 +347,7 @@ CATALOGUE: Final = Catalogue(
             role="user",
             placements=(Placement(576, 256, "all", "every CPU"),),
             aliases=("YMM_Hi128",),
-            source=f"SDM 13.5.2; {_DUMPS}: 283",
+            source=f"SDM 13.5.3; {_DUMPS}: 283",
         ),
         Xfeature(
             bit=3,
@@ -359,7 +359,7 @@ CATALOGUE: Final = Catalogue(
             struct_size=64,
             role="user",
             placements=(Placement(960, 64, "intel", "Intel, Centaur"),),
-            source=f"SDM 13.5.3; {_DUMPS}: 70",
+            source=f"SDM 13.5.4; {_DUMPS}: 70",
         ),
         Xfeature(
             bit=4,
@@ -371,7 +371,7 @@ CATALOGUE: Final = Catalogue(
             struct_size=64,
             role="user",
             placements=(Placement(1024, 64, "intel", "Intel, Centaur"),),
-            source=f"SDM 13.5.3 (16 bytes used); {_DUMPS}: 67",
+            source=f"SDM 13.5.4 (16 bytes used); {_DUMPS}: 67",
         ),
         Xfeature(
             bit=5,
@@ -383,7 +383,7 @@ CATALOGUE: Final = Catalogue(
             struct_size=64,
             role="user",
             placements=(Placement(1088, 64, "intel", "Intel"), Placement(832, 64, "zen3", "AMD Zen 4 and later")),
-            source=f"SDM 13.5.4; {_DUMPS}: 52",
+            source=f"SDM 13.5.5; {_DUMPS}: 52",
         ),
         Xfeature(
             bit=6,
@@ -395,7 +395,7 @@ CATALOGUE: Final = Catalogue(
             struct_size=512,
             role="user",
             placements=(Placement(1152, 512, "intel", "Intel"), Placement(896, 512, "zen3", "AMD Zen 4 and later")),
-            source=f"SDM 13.5.4; {_DUMPS}: 52",
+            source=f"SDM 13.5.5; {_DUMPS}: 52",
         ),
         Xfeature(
             bit=7,
@@ -407,7 +407,7 @@ CATALOGUE: Final = Catalogue(
             struct_size=1024,
             role="user",
             placements=(Placement(1664, 1024, "intel", "Intel"), Placement(1408, 1024, "zen3", "AMD Zen 4 and later")),
-            source=f"SDM 13.5.4; {_DUMPS}: 51",
+            source=f"SDM 13.5.5; {_DUMPS}: 51",
         ),
         Xfeature(
             bit=8,

@@ -10,7 +10,7 @@ from fpstate.isa import INSTRUCTIONS, RULES, Capabilities
 from fpstate.isa.case import run
 from fpstate.isa.generate import Generator
 
-CPUS = ("zen4", "sapphire-rapids", "arrow-lake", "skylake", "haswell", "granite-rapids", "bulldozer")
+CPUS = ("zen4", "sapphire-rapids", "arrow-lake", "ice-lake", "skylake", "haswell", "granite-rapids", "bulldozer")
 
 
 def test_the_same_seed_gives_the_same_cases(capabilities: dict[str, Capabilities]) -> None:

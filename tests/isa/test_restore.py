@@ -282,14 +282,29 @@ def test_uif_may_be_set_in_the_image(intel: Processor) -> None:
     assert intel.sections[14][23] == 0x80
 
 
-def test_another_lbr_depth_leaves_the_entries_0(intel: Processor) -> None:
+def test_another_lbr_depth_leaves_the_entries_0_and_xinuse_alone(intel: Processor) -> None:
     intel.write("lbr_depth", 16)
-    area = _image(1 << 15, COMPACTED | 1 << 15)
+    area = _image(1 << 15, COMPACTED | 1 << 15, fill=0)
+    area.put(576, 0b11)
     area.put(576 + 8, 8)
+    area.put(576 + 40, 0x1234)
     area.run(intel, "xrstors64", 1 << 15)
-    assert intel.read("lbr_ctl") == b"\x11" * 8
+    assert intel.read("lbr_ctl") == (0b11).to_bytes(8, "little")
     assert intel.read("lbr_depth") == (16).to_bytes(8, "little")
     assert not any(intel.sections[15][40:])
+    assert not intel.used >> 15 & 1
+
+
+def test_the_current_depth_is_always_legal(intel: Processor) -> None:
+    intel.sections[15][8:16] = (24).to_bytes(8, "little")
+    area = _image(1 << 15, COMPACTED | 1 << 15, fill=0)
+    area.put(576 + 8, 24)
+    area.run(intel, "xrstors64", 1 << 15)
+
+
+def test_writing_the_depth_does_not_put_lbr_to_use(intel: Processor) -> None:
+    intel.write("lbr_depth", 16)
+    assert not intel.xinuse(intel.enabled) >> 15 & 1
 
 
 def test_initialising_lbr_keeps_the_depth(intel: Processor) -> None:

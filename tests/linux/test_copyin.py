@@ -174,7 +174,12 @@ def test_a_batch_finds_what_the_scalar_checks_find(name: str) -> None:
             xfd=batch.xfd,
         ),
         "sigreturn": partial(
-            check_sigreturn, caps=caps, xcr0=batch.xcr0, user_xfeatures=features, user_size=user_size, mxcsr_mask=mask
+            check_sigreturn,
+            caps=caps,
+            xcr0=batch.xcr0,
+            user_xfeatures=features,
+            user_size=user_size,
+            mxcsr_mask=batch.profile.mxcsr_legal,
         ),
     }
     images = [image(rng, batch, width, supervisor=False) for _ in range(400)]

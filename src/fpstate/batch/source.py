@@ -20,7 +20,7 @@ from fpstate.batch.checks import plan, tilecfg_shapes
 from fpstate.batch.registers import FCS, FDS, RegisterLayout, register_layout
 from fpstate.isa import RULES, Capabilities, Profile, masks
 from fpstate.isa.processor import X87_INIT
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
 from fpstate.linux.copyin import SOFTWARE
 from fpstate.registers import MXCSR_INIT
 from fpstate.xfeatures import LBR, LEGACY, MIN_SIZE, XTILE, bits
@@ -33,6 +33,7 @@ CODES: Final = {rule: index + 1 for index, rule in enumerate(RULES)}
 """Rule to outcome: its place in `fpstate.isa.RULES`, from 1; 0 is success."""
 
 _PT, _PKRU, _UINTR = 8, 9, 14
+_DEPTH: Final = regs.find("lbr_depth").initial
 _XTILECFG: Final = (XTILE & -XTILE).bit_length() - 1
 _ES_AND_B: Final = 1 << 7 | 1 << 15
 _ST_USED: Final = (1 << 64) - 1, 0xFFFF
@@ -176,7 +177,10 @@ _BEFORE: Final = {
     "sticky": "used[i] & rfbm",
     "always": "rfbm",
 }
-_AFTER: Final = {"tracked": "used[i] & complement(rfbm)", "sticky": "used[i] & complement(rfbm) | load"}
+_AFTER: Final = {
+    "tracked": "used[i] & complement(rfbm & ~kept)",
+    "sticky": "used[i] & complement(rfbm & ~kept) | (load & ~kept)",
+}
 """What counts as in use before the bytes are looked at, and after a restore, by the profile's XINUSE."""
 
 
@@ -373,10 +377,7 @@ def _load_pointers(m: Machine) -> Lines:
 
 def _load(m: Machine, slot: Slot) -> Lines:
     image, register = f"a + at{slot.bit}", f"r + {slot.register}"
-    if slot.bit == _PKRU:
-        yield f"zero({register}, {slot.size})"
-        yield f"store32({register}, load32({image}))"
-    elif slot.bit == _XTILECFG:
+    if slot.bit == _XTILECFG:
         accepted = [f"tilecfg_accepted({image}, {p}, {t}, {w}, {h})" for p, (t, w, h) in tilecfg_shapes(m.caps).items()]
         yield f"if {' or '.join(accepted)}:"
         yield f"    copy({register}, {image}, {slot.size})"
@@ -386,6 +387,8 @@ def _load(m: Machine, slot: Slot) -> Lines:
         yield from _load_lbr(slot, image, register)
     else:
         yield f"copy({register}, {image}, {slot.size})"
+        for start, end in m.caps.padding.get(slot.bit, ()):
+            yield f"zero({register} + {start}, {end - start})"
 
 
 def _load_lbr(slot: Slot, image: str, register: str) -> Lines:
@@ -400,6 +403,7 @@ def _load_lbr(slot: Slot, image: str, register: str) -> Lines:
     yield f"    copy_n({register} + 40, {image} + 40, size)"
     yield "else:"
     yield f"    zero({register} + 40, {slot.size - 40})"
+    yield f"    kept = BIT{LBR}  # XINUSE stays as it is"
 
 
 def _reset(slot: Slot) -> Lines:
@@ -412,6 +416,7 @@ def _reset(slot: Slot) -> Lines:
 
 def _update(m: Machine, slots: list[Slot]) -> Lines:
     """Load and initialise what RFBM names; MXCSR was before."""
+    yield "kept = u64(0)"
     cases: list[tuple[int, Iterable[str], Iterable[str]]] = [
         (0, _load_x87(m), [*_initialise("r", X87_INIT), "zero(r + 32, 128)", f"store32(r + {FCS}, u64(0))"]),
         (1, ["copy(r + 160, a + 160, 256)"], ["zero(r + 160, 256)"]),
@@ -453,7 +458,7 @@ def _outside(slots: list[Slot], which: str) -> str:
 
 
 def _bad_mxcsr(m: Machine) -> list[str]:
-    return _refuse(f"load32(a + 24) & u64({0xFFFFFFFF & ~m.profile.mxcsr_mask:#x})", "mxcsr")
+    return _refuse(f"load32(a + 24) & u64({0xFFFFFFFF & ~m.profile.mxcsr_legal:#x})", "mxcsr")
 
 
 def _standard_form(m: Machine, *, change: bool) -> Lines:
@@ -494,18 +499,22 @@ def _supervisor(m: Machine, *, change: bool) -> Lines:
         if rule:
             yield from _refuse(f"rfbm & BIT{slot.bit} and load8(r + {at}) & u64({mask:#x})", rule)
     for slot in slots:
-        checks = list(_component(m, slot))
+        checks = list(_component(m, slot, change=change))
         if checks:
             yield f"if load & BIT{slot.bit}:"
             yield from _indent(checks)
 
 
-def _component(m: Machine, slot: Slot) -> Lines:
+def _component(m: Machine, slot: Slot, *, change: bool) -> Lines:
     checked, reserved = plan(m.caps, slot.bit, slot.size)
     for at, conditions in checked:
         yield f"v = load64(a + at{slot.bit} + {at})"
         for condition, rule in conditions:
-            yield from _refuse(condition, rule)
+            if rule == "lbr-depth":  # the depth that the CPU has is legal
+                current = f"load64(r + {slot.register + at})" if change else f"u64({_DEPTH})"
+                yield from _refuse(f"v != {current} and {condition}", rule)
+            else:
+                yield from _refuse(condition, rule)
     for start, end in reserved:
         yield from _refuse(f"any_set(a + at{slot.bit} + {start}, {end - start})", "reserved")
 
@@ -633,7 +642,8 @@ def sigreturn(m: Machine) -> str:
     row = [*_ROW[:1], f"size = i64(load32(a + {SOFTWARE + 16}))", "fx_only = 0"]
     row += [f"if load32(a + {SOFTWARE}) != u64({FP_XSTATE_MAGIC1:#x}):", f"    fx_only = {FX_ONLY}"]
     row += [f"elif size < {MIN_SIZE} or size > min(end, i64(load32(a + {SOFTWARE + 4}))):"]
-    row += [f"    fx_only = {FX_ONLY + 1}", f"elif load32(a + size) != u64({FP_XSTATE_MAGIC2:#x}):"]
+    row += [f"    fx_only = {FX_ONLY + 1}", f"elif width < end + {MAGIC2_SIZE}:", *_fail("page-read")]
+    row += [f"elif load32(a + size) != u64({FP_XSTATE_MAGIC2:#x}):"]
     row += [f"    fx_only = {FX_ONLY + 2}", "if fx_only:"]
     row += [*_indent(_bad_mxcsr(m)), "    outcome[i] = fx_only", "    continue"]
     row += [f"rfbm = features & load64(a + {SOFTWARE + 8})", *_HEADER, "load = loaded(rfbm, xstate_bv)"]

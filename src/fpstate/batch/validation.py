@@ -15,8 +15,7 @@ from fpstate.isa import RULES, Rule
 from fpstate.isa.access import NEEDS
 from fpstate.isa.masks import ALL, complement, disabled
 from fpstate.linux import copyin
-from fpstate.linux.abi import MAGIC2_SIZE
-from fpstate.xfeatures import MIN_SIZE
+from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE
 
 __all__ = ["AGAINST", "Against", "Validation", "rule"]
 
@@ -123,7 +122,7 @@ class Validation(Configuration):
     def _sigreturn(self, images: Bytes, features: int, size: int | None) -> Outcomes:
         user_size = self.image_size(features) if size is None else size
         memory = (*rows("images", images, 0), images.shape[1])
-        if images.shape[1] < user_size + MAGIC2_SIZE:
+        if images.shape[1] < LEGACY_SIZE:
             return np.full(len(images), linux.CODES["sigreturn-read"], np.uint8)
         outcome = np.zeros(len(images), np.uint8)
         run = self.kernel("check_sigreturn")

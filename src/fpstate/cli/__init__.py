@@ -57,10 +57,25 @@ def _columns() -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose refusal is one line."""
+    """An argument parser whose refusal is one line.
+
+    Attributes:
+        intermixed: positional arguments may stand between options: IMAGE --op OP FILE.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
+        self.intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, or as it parses intermixed arguments."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False  # it calls this method again
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
 
     def error(self, message: str) -> NoReturn:
         """Print *message* and exit with status 2."""
@@ -83,6 +98,7 @@ def parser(verbs: Sequence[str] = tuple(VERBS)) -> Parser:
         if name in verbs:
             module = importlib.import_module(f"fpstate.cli.{name}")
             module.configure(sub)
+            sub.intermixed = getattr(module, "INTERMIXED", False)
             sub.set_defaults(run=module.run)
     return top
 

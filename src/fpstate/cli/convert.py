@@ -13,7 +13,10 @@ from fpstate.errors import UsageError
 from fpstate.isa import Capabilities
 from fpstate.report import convert as report
 
-__all__ = ["configure", "run"]
+__all__ = ["INTERMIXED", "configure", "run"]
+
+INTERMIXED = True
+"""The CPU's FILE may come after options."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,10 @@ from fpstate.cli.source import add_output, add_source, emit, load
 from fpstate.errors import UsageError
 from fpstate.report import diff as report
 
-__all__ = ["configure", "run"]
+__all__ = ["INTERMIXED", "configure", "run"]
+
+INTERMIXED = True
+"""The CPU's FILE may come after options."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fpstate import image as images
@@ -42,23 +43,23 @@ def run(args: argparse.Namespace) -> int:
         components = caps.cpu.catalogue.parse_mask(args.mask, everything=everything)
     elif start is not None and start.format == layout:
         components = start.components
-    values = {**_from_file(args.registers), **_assignments(args.set)}
+    values = {**_from_file(args.registers, caps.sizes), **_assignments(args.set, caps.sizes)}
     write_image(args.output, images.encode(caps, values, layout, components=components, start=start))
     return 0
 
 
-def _assignments(texts: list[str]) -> dict[str, bytes]:
+def _assignments(texts: list[str], sizes: Mapping[int, int]) -> dict[str, bytes]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set {text[:40]!r} must be REG=VALUE")
-        register = regs.find(name.strip())
+        register = regs.find(name.strip(), sizes)
         found[register.name] = register.parse(value)
     return found
 
 
-def _from_file(path: str | None) -> dict[str, bytes]:
+def _from_file(path: str | None, sizes: Mapping[int, int]) -> dict[str, bytes]:
     """Read the registers of a JSON document.
 
     Raises:
@@ -77,4 +78,4 @@ def _from_file(path: str | None) -> dict[str, bytes]:
     listed = document.get("registers") if isinstance(document, dict) else None
     if not isinstance(listed, dict) or not all(isinstance(value, str) for value in listed.values()):
         raise UnreadableInput(f'{path} must hold {{"registers": {{"xmm3": "hex", ...}}}}')
-    return _assignments([f"{name}={value}" for name, value in listed.items()])
+    return _assignments([f"{name}={value}" for name, value in listed.items()], sizes)

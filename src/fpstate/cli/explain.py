@@ -12,7 +12,10 @@ from fpstate.linux import policy as policies
 from fpstate.linux.handin import WAYS, hand_in
 from fpstate.report import explain as report
 
-__all__ = ["configure", "run"]
+__all__ = ["INTERMIXED", "configure", "run"]
+
+INTERMIXED = True
+"""The CPU's FILE may come after options."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
+from fpstate.cli.streams import forget
+from fpstate.cpu import xcr0
 from fpstate.cpu.model import Cpu
-from fpstate.errors import UnreadableInput, UsageError
+from fpstate.errors import FpstateError, UnreadableInput, UsageError
 from fpstate.isa import Capabilities, Processor
 from fpstate.isa import profile as profiles
 
@@ -41,6 +44,9 @@ def machine(args: argparse.Namespace, cpu: Cpu) -> Processor:
         if beyond:
             raise UsageError(f"--{name} {value:#x} has {cpu.catalogue.names(beyond)}, which {cpu.name} has not")
         setattr(p, name, value)
+    broken = xcr0.fault(p.xcr0)
+    if broken is not None:
+        raise UsageError(f"--xcr0 {p.xcr0:#x} is none that XSETBV accepts: {broken.text}")
     return p
 
 
@@ -67,7 +73,7 @@ def read_image(path: str) -> bytes:
 
 
 def write_image(path: str, data: bytes) -> None:
-    """Write *data* to *path* whole or not at all; ``-`` is standard output.
+    """Write *data* to *path* whole or not at all; ``-`` is standard output.  A device or a pipe is written to.
 
     Raises:
         UsageError: standard output is a terminal.
@@ -75,18 +81,40 @@ def write_image(path: str, data: bytes) -> None:
     """
     try:
         if path == "-":
-            if sys.stdout.isatty():
-                raise UsageError("an image is no text for a terminal", cure="give --output FILE")
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        partial = f"{path}.part{os.getpid()}"
-        try:
-            Path(partial).write_bytes(data)
-            os.replace(partial, path)  # noqa: PTH105  a name, as it was given
-        finally:
-            Path(partial).unlink(missing_ok=True)
+            _to_standard_output(data)
+        elif os.path.lexists(path) and not os.path.isfile(path):  # noqa: PTH113  a name, as it was given
+            with open(path, "wb", buffering=0) as file:  # noqa: PTH123  likewise
+                file.write(data)
+        else:
+            _to_file(os.path.realpath(path), data)
     except (OSError, ValueError) as error:
-        if isinstance(error, UsageError):
+        if isinstance(error, FpstateError):
             raise
         raise UnreadableInput(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _to_standard_output(data: bytes) -> None:
+    if sys.stdout is None:
+        raise FpstateError("standard output is closed")
+    if sys.stdout.isatty():
+        raise UsageError("an image is no text for a terminal", cure="give --output FILE")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        forget(sys.stdout)
+    except OSError as error:
+        forget(sys.stdout)
+        raise FpstateError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _to_file(path: str, data: bytes) -> None:
+    """Write a new file beside *path* and put it in its place."""
+    partial = f"{path}.part{os.getpid()}"
+    try:
+        Path(partial).write_bytes(data)
+        if os.path.exists(path):  # noqa: PTH110  a name, as it was given
+            shutil.copymode(path, partial)
+        os.replace(partial, path)  # noqa: PTH105  likewise
+    finally:
+        Path(partial).unlink(missing_ok=True)

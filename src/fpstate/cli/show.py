@@ -10,7 +10,10 @@ from fpstate.cli.image import read_image
 from fpstate.cli.source import add_output, add_source, emit, load
 from fpstate.report import show as report
 
-__all__ = ["configure", "run"]
+__all__ = ["INTERMIXED", "configure", "run"]
+
+INTERMIXED = True
+"""The CPU's FILE may come after options."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print header, components and registers."""
     image = images.read(read_image(args.image), load(args))
-    wanted = [regs.find(name) for name in args.reg or ()]
+    wanted = [regs.find(name, image.caps.sizes) for name in args.reg or ()]
     values = report.values(image, wanted, everything=args.all)
     emit(args, report.document(image, values), report.text(image, values, brief=bool(wanted)))
     return 0

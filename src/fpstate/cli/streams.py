@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from fpstate.errors import FpstateError
 
-__all__ = ["complain", "put"]
+__all__ = ["complain", "forget", "put"]
 
 _CONTROL: Final = re.compile("\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 """Control characters but line breaks, tabs and colours: words of an input may hold them."""
@@ -32,9 +32,9 @@ def put(text: str) -> None:
         sys.stdout.write(_CONTROL.sub("?", text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget(sys.stdout)
+        forget(sys.stdout)
     except OSError as error:
-        _forget(sys.stdout)
+        forget(sys.stdout)
         raise FpstateError(f"cannot write to standard output: {error.strerror}") from error
 
 
@@ -46,10 +46,10 @@ def complain(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
-        _forget(sys.stderr)
+        forget(sys.stderr)
 
 
-def _forget(stream: TextIO) -> None:
+def forget(stream: TextIO) -> None:
     """Send what *stream* still holds nowhere: the interpreter writes it out when it exits."""
     with contextlib.suppress(OSError, ValueError):  # no file descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

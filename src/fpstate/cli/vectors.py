@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO
 
 from fpstate.cli.image import add_machine, machine
 from fpstate.cli.source import add_source, load, number
@@ -90,41 +89,39 @@ def _identity(document: object) -> fields.Document:
 
 
 def _each_line(path: str, act: Callable[[fields.Document], int]) -> int:
-    """Call *act* with each object of the file and return the highest status."""
+    """Call *act* with each object of the file and return the highest status.
+
+    Raises:
+        FpstateError: the file cannot be read, or *act* refuses an object; names the line.
+    """
     status = 0
-    with _opened(path) as file:
-        for line, document in fields.read_lines(file):
-            try:
-                status = max(status, act(document))
-            except UnreadableInput as refusal:
-                raise UnreadableInput(f"line {line}: {refusal}") from refusal
-            except FpstateError as refusal:
-                raise UsageError(f"line {line}: {refusal}") from refusal
+    for line, document in fields.read_lines(_lines(path)):
+        try:
+            status = max(status, act(document))
+        except UnreadableInput as refusal:
+            raise UnreadableInput(f"line {line}: {refusal}") from refusal
+        except FpstateError as refusal:
+            raise UsageError(f"line {line}: {refusal}") from refusal
     return status
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[IO[str]]:
-    """Open the file, as text.
+def _lines(path: str) -> Iterator[str]:
+    """Yield the lines of the file.
 
     Raises:
         UnreadableInput: it cannot be read, or is not UTF-8.
     """
     where = "standard input" if path == "-" else path
     try:
-        if path == "-":
-            yield sys.stdin
-        else:
-            with open(path, encoding="utf-8") as file:  # noqa: PTH123  path may hold a zero byte
-                yield file
+        with contextlib.nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:  # noqa: PTH123
+            while line := file.readline(fields.LONGEST_LINE + 1):
+                yield line
     except UnicodeDecodeError as error:
         raise UnreadableInput(f"{where} is not UTF-8 text: byte {error.start}") from error
-    except OSError as error:
-        raise UnreadableInput(f"cannot read {where}: {error.strerror}") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, FpstateError):
             raise
-        raise UnreadableInput(f"cannot read {where}: {error}") from error
+        raise UnreadableInput(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _generate(args: argparse.Namespace) -> int:

@@ -50,6 +50,9 @@ FLAGS: Final[dict[str, Flag]] = {
         Flag("XSAVE", 154, 1, 0, _ECX, 26, "xsave", ("FXSR",)),
         Flag("AVX", 156, 1, 0, _ECX, 28, "avx", ("XSAVE",)),
         Flag("AVX2", 293, 7, 0, _EBX, 5, "avx2", ("AVX",)),
+        # What FXSAVE and XSAVE write for the x87 selectors, and how wide a linear address is.
+        Flag("ZERO_FCS_FDS", 301, 7, 0, _EBX, 13, None),
+        Flag("LA57", 528, 7, 0, _ECX, 16, "la57"),
         Flag("MPX", 302, 7, 0, _EBX, 14, "mpx", ("XSAVE",)),
         Flag("AVX512F", 304, 7, 0, _EBX, 16, "avx512f", ("AVX",)),
         Flag("INTEL_PT", 313, 7, 0, _EBX, 25, "intel_pt"),

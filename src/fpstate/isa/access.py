@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from fpstate.isa.masks import ALL
 from fpstate.isa.memory import Memory
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
@@ -83,6 +84,7 @@ def reach(p: Processor, memory: Memory, address: int, size: int, *, last_first: 
     """
     if memory.fits(address, size):
         return
+    _check_end(p, address + size - 1)
     user = p.cpl == 3
     ends = (address, address + size - 1)
     for end in reversed(ends) if last_first else ends:
@@ -98,9 +100,18 @@ def reach_read(p: Processor, memory: Memory, address: int, size: int) -> None:
     """
     if memory.fits(address, size):
         return
+    _check_end(p, address + size - 1)
     user = p.cpl == 3
     memory.probe(address + size - 1, write=False, user=user)
     memory.first_fault(address, size, write=False, user=user)
+
+
+def _check_end(p: Processor, last: int) -> None:
+    """Check that the last byte has an address: that it is canonical, outside 64-bit mode that it lies below 4 GiB."""
+    if p.mode != 64 and last >> 32:
+        raise Fault("canonical", f"the area reaches to {last:#x}, beyond 4 GiB")
+    if p.mode == 64 and last <= ALL and not p.caps.canonical(last):
+        raise Fault("canonical", f"the area reaches to {last:#x}, which is not canonical")
 
 
 def read_header(p: Processor, memory: Memory, address: int) -> Header:
@@ -111,6 +122,7 @@ def read_header(p: Processor, memory: Memory, address: int) -> Header:
     """
     at = address + LEGACY_SIZE
     if not memory.fits(address, MIN_SIZE):
+        _check_end(p, address + MIN_SIZE - 1)
         user = p.cpl == 3
         memory.probe(address, write=False, user=user)
         memory.first_fault(at, MIN_SIZE - LEGACY_SIZE, write=False, user=user)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Final
 
+from fpstate import registers as regs
 from fpstate.cpu.model import Cpu, compacted_places
-from fpstate.errors import UsageError
-from fpstate.xfeatures import LEGACY, MIN_SIZE, bits
+from fpstate.errors import CannotTell, UsageError
+from fpstate.xfeatures import LBR, LEGACY, MIN_SIZE, bits
 
 __all__ = ["Capabilities", "Places"]
 
+_LARGEST: Final = 1 << 16
+"""Bytes of a component: a size that CPUID gives is not trusted further."""
 _MOST_PLANS: Final = 4096
 """Layouts remembered for each format; a run of random masks starts over."""
 
@@ -42,6 +45,15 @@ class Capabilities:
     def __post_init__(self) -> None:
         if not self.cpu.has_xsave:
             raise UsageError(f"{self.cpu.name} has no XSAVE")
+        for bit, size in self.sizes.items():
+            needed = _needed(bit)
+            if not needed <= size <= _LARGEST:
+                name = self.cpu.catalogue.name(bit)
+                raise CannotTell(
+                    f"{self.cpu.name} gives component {bit} ({name}) {size} bytes; its registers take {needed}, "
+                    f"and fpstate executes with at most {_LARGEST}",
+                    cure="see what 'fpstate lint' says to this CPU",
+                )
 
     @cached_property
     def user(self) -> int:
@@ -66,6 +78,16 @@ class Capabilities:
     def sizes(self) -> dict[int, int]:
         """Component, 2 and up, to its bytes."""
         return {bit: component.size for bit, component in self.cpu.components.items()}
+
+    @cached_property
+    def padding(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """User component to the runs (start, end) of its bytes that no register claims: PKRU, BNDCSR."""
+        found = {}
+        for bit, size in self.sizes.items():
+            runs = regs.unclaimed(bit, size) if regs.of_component(bit) else ()
+            if runs and not self.supervisor >> bit & 1:
+                found[bit] = runs
+        return found
 
     @cached_property
     def _flags(self) -> frozenset[str]:
@@ -94,12 +116,12 @@ class Capabilities:
         address_sizes = self.cpu.register(0x8000_0008, 0)
         if address_sizes is not None and 32 <= address_sizes[0] >> 8 & 0xFF <= 64:
             return address_sizes[0] >> 8 & 0xFF
-        return 57 if (self.cpu.register(7, 0) or (0, 0, 0, 0))[2] >> 16 & 1 else 48
+        return 57 if self.has("LA57") else 48
 
     @cached_property
     def no_fcs_fds(self) -> bool:
         """Whether FCS and FDS are saved as 0 and not restored (CPUID.7.0:EBX[13])."""
-        return bool((self.cpu.register(7, 0) or (0, 0, 0, 0))[1] >> 13 & 1)
+        return self.has("ZERO_FCS_FDS")
 
     def canonical(self, address: int) -> bool:
         """Tell whether *address*, 64 bits, is canonical for the width that CPUID enumerates."""
@@ -140,6 +162,14 @@ class Capabilities:
             end = slots[-1][1] + slots[-1][2] if slots else MIN_SIZE
             places = _remember(self._compacted, mask, Places(slots, end))
         return places
+
+
+@cache
+def _needed(bit: int) -> int:
+    """Return the bytes that the registers of component *bit* take; of LBR those of the smallest depth, 8."""
+    if bit == LBR:
+        return 40 + 24 * 8
+    return max((part.offset + part.size for r in regs.of_component(bit) for part in r.parts), default=0)
 
 
 def _remember(plans: dict[int, Places], mask: int, places: Places) -> Places:

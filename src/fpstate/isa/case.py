@@ -42,7 +42,7 @@ class Case:
     pages: Mapping[int, Access] = field(default_factory=dict)
     ecx: int = 0
     value: int = 0
-    id: str = ""
+    id: object = None
 
     def processor(self) -> Processor:
         """Return the processor as it is before the instruction."""

@@ -30,6 +30,7 @@ MSRS: Final = {
 }
 """MSRs that no component holds: the attribute of `Processor`, and the CPUID flag with which they exist."""
 
+_PT: Final = 8
 _FLAG_OF_COMPONENT: Final = {8: "INTEL_PT", 14: "UINTR", 15: "ARCH_LBR"}
 _SHSTK_ONLY: Final = frozenset({"pl0_ssp", "pl1_ssp", "pl2_ssp", "pl3_ssp"})
 
@@ -47,7 +48,8 @@ def xgetbv(p: Processor, ecx: int) -> int:
     if ecx == 1 and p.caps.has("XGETBV1"):
         in_use = p.xinuse(p.xcr0)
         return in_use | (0b10 & p.xcr0 if p.mxcsr != MXCSR_INIT else 0)
-    raise Fault("xcr-index", f"ECX is {ecx:#x}")
+    lacks = f", and {p.cpu.name} has no XGETBV1" if ecx == 1 else ""
+    raise Fault("xcr-index", f"ECX is {ecx:#x}{lacks}")
 
 
 def xsetbv(p: Processor, ecx: int, value: int) -> None:
@@ -90,6 +92,8 @@ def wrmsr(p: Processor, ecx: int, value: int) -> None:
     """
     where = _msr(p, ecx)
     if isinstance(where, Register):
+        if where.parts[0].bit == _PT and p.sections[_PT][0] & 1 and not (where.name == "rtit_ctl" and not value & 1):
+            raise Fault("pt-enabled", "IA32_RTIT_CTL.TraceEn is 1", bit=0)
         values.check_value(p, where, value)
         kept = regs.read(where, p.sections)[7] & 0x80 if where.name == "uintr_misc" else 0
         p.write(where.name, value | kept << 56)
@@ -122,7 +126,7 @@ def _msr(p: Processor, ecx: int) -> Register | str:
     register = regs.by_msr(ecx)
     if register is not None and _exists(p, register):
         return register
-    raise Fault("msr", f"{p.cpu.name} has no MSR {ecx:#x} that extended state depends on")
+    raise Fault("msr", f"{p.cpu.name} has no MSR {ecx:#x}, or none that a component of it holds")
 
 
 def _exists(p: Processor, register: Register) -> bool:

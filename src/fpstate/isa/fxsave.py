@@ -39,7 +39,7 @@ def fxrstor(p: Processor, memory: Memory, address: int, *, wide: bool) -> None:
     reach_read(p, memory, address, LEGACY_SIZE)
     start = address - memory.base
     mxcsr = bytes(memory.data[start + 24 : start + 28])
-    check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_mask)
+    check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
     x87.load(p, memory.data, start, wide=wide)
     p.legacy[MXCSR] = mxcsr
     end = _end_of_xmm(p)

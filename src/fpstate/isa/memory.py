@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from fpstate.isa.masks import ALL
 from fpstate.isa.rules import Fault
 
 __all__ = ["PAGE", "Access", "Memory"]
@@ -51,6 +52,7 @@ class Memory:
         Raises:
             Fault: #PF.
         """
+        address &= ALL  # the last addresses are followed by 0
         access = self.pages.get(address // PAGE, "rw")
         inside = 0 <= address - self.base < len(self.data)
         if inside and (access == "rw" or (access == "r" and not write)):

@@ -14,7 +14,16 @@ from fpstate.isa.profile import Profile, of_cpu
 from fpstate.registers import MXCSR_INIT, Register
 from fpstate.xfeatures import LBR, LEGACY, bits
 
-__all__ = ["CONTROL", "LEGACY_BYTES", "MXCSR", "REACH_OUTSIDE_64_BIT_MODE", "X87_INIT", "Processor", "XrstorInfo"]
+__all__ = [
+    "CONTROL",
+    "LEGACY_BYTES",
+    "MXCSR",
+    "NOT_TRACKED",
+    "REACH_OUTSIDE_64_BIT_MODE",
+    "X87_INIT",
+    "Processor",
+    "XrstorInfo",
+]
 
 LEGACY_BYTES: Final = 416
 """Bytes of the legacy region that hold registers; the rest is reserved or software's."""
@@ -26,13 +35,15 @@ _NOTHING: Final = bytearray()
 _ST_ZERO: Final = bytes(128)
 _XMM_ZERO: Final = bytes(256)
 
+NOT_TRACKED: Final = frozenset({"mxcsr", "lbr_depth"})
+"""Registers that XINUSE is not about."""
 CONTROL: Final = ("xcr0", "xss", "xfd", "xfd_err", "s_cet", "interrupt_ssp_table", "fcs", "fds")
 """The control state that is a number and no part of a component."""
 
 REACH_OUTSIDE_64_BIT_MODE: Final = {1: 288, 2: 128, 6: 256, 7: 0, 19: 0}
 """Where the registers of a component end that exist outside 64-bit mode (SDM 13.5, 13.13); all of the others do.
 For SSE it is the offset in the image; that APX is out of reach is unconfirmed."""
-_ONLY_64_BIT_MODE: Final = 1 << 7 | 1 << 19
+_ONLY_64_BIT_MODE: Final = sum(1 << bit for bit, reach in REACH_OUTSIDE_64_BIT_MODE.items() if not reach)
 
 
 class XrstorInfo(NamedTuple):
@@ -142,7 +153,7 @@ class Processor(_Modes):
         selector = _SELECTORS.get(name)
         if selector is not None:
             return int(getattr(self, selector)).to_bytes(2, "little")
-        return regs.read(regs.find(name), self.sections)
+        return regs.read(regs.find(name, self.caps.sizes), self.sections)
 
     def write(self, name: str, value: bytes | int) -> None:
         """Put *value* into a register, as an ordinary instruction would: its components count as used and modified.
@@ -150,7 +161,7 @@ class Processor(_Modes):
         Raises:
             UsageError: there is no such register, this CPU has it not, or *value* does not fit.
         """
-        register = regs.find(name)
+        register = regs.find(name, self.caps.sizes)
         try:
             data = value.to_bytes(register.size, "little") if isinstance(value, int) else bytes(value)
         except OverflowError:
@@ -163,8 +174,10 @@ class Processor(_Modes):
         else:
             _require(register, self.sections, self.cpu.name)
             regs.write(register, self.sections, data)
-        if name != "mxcsr":
-            self.touch(register.components)
+        # XINUSE[1] is not about MXCSR, nor XINUSE[15] about IA32_LBR_DEPTH (SDM 13.6); XMODIFIED is about all of it.
+        self.modified |= register.components
+        if name not in NOT_TRACKED:
+            self.used |= register.components
 
     def touch(self, components: int) -> None:
         """Record that an instruction other than XRSTOR wrote *components*."""
@@ -222,9 +235,18 @@ class Processor(_Modes):
         """Update `used` after an instruction that restored *rfbm*, of it *loaded* from memory (SDM 13.8.3)."""
         how = self.profile.xinuse
         if how == "sticky":
-            self.used = self.used & ~rfbm | loaded
+            self.used = self.used & ~rfbm | loaded | (self._out_of_reach() & rfbm if self.mode != 64 else 0)
         elif how == "tracked":
             self.used &= ~rfbm
+
+    def _out_of_reach(self) -> int:
+        """Return the components that hold something in registers which exist in 64-bit mode only."""
+        mask = 0b10 if any(self.legacy[REACH_OUTSIDE_64_BIT_MODE[1] :]) else 0
+        for flag, section, initial in self.extended:
+            reach = REACH_OUTSIDE_64_BIT_MODE.get(flag.bit_length() - 1)
+            if reach is not None and section[reach:] != initial[reach:]:
+                mask |= flag
+        return mask
 
     @property
     def enabled(self) -> int:

@@ -31,6 +31,7 @@ class Profile:
     fcw_keep: int
     fcw_set: int
     mxcsr_mask: int
+    mxcsr_checked: bool
     alignment_check: Literal["never", "fxsave", "always"]
     probe_empty: bool
     pkru_bytes: int
@@ -38,6 +39,11 @@ class Profile:
     probe_compacted: bool
     unconfirmed: tuple[str, ...]
     source: str
+
+    @property
+    def mxcsr_legal(self) -> int:
+        """The bits of MXCSR that can be restored without a fault."""
+        return self.mxcsr_mask if self.mxcsr_checked else 0xFFFFFFFF
 
 
 @cache

@@ -17,6 +17,8 @@ __all__ = ["check_compacted", "check_mxcsr", "check_standard", "xrstor", "xrstor
 
 _SSE, _AVX = 1 << 1, 1 << 2
 _MXCSR_INIT: Final = MXCSR_INIT.to_bytes(4, "little")
+_PARTLY_REACHED: Final = sum(1 << bit for bit in REACH_OUTSIDE_64_BIT_MODE)
+"""Components with registers that only 64-bit mode reaches: outside it they are not restored whole."""
 _XTILECFG: Final = (XTILE & -XTILE).bit_length() - 1
 
 
@@ -60,7 +62,7 @@ def _standard_form(p: Processor, memory: Memory, address: int, rfbm: int, header
     image = _Image(memory.data, address - memory.base, places)
     if rfbm & (_SSE | _AVX):  # whatever XSTATE_BV says
         mxcsr = _mxcsr(image)
-        check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_mask)
+        check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
         p.legacy[MXCSR] = mxcsr
     _update(p, image, rfbm, header.xstate_bv, wide=wide)
     _track(p, address, rfbm, header)
@@ -93,12 +95,13 @@ def _load_compacted(p: Processor, memory: Memory, address: int, rfbm: int, heade
     mxcsr = _MXCSR_INIT
     if loaded & _SSE:
         mxcsr = _mxcsr(image)
-        check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_mask)
+        check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
     _check_supervisor(p, image, rfbm, loaded)
     if rfbm & _SSE:
         p.legacy[MXCSR] = mxcsr
+    untracked = _other_depth(p, image, loaded)
     _update(p, image, rfbm, header.xstate_bv, wide=wide)
-    _track(p, address, rfbm, header)
+    _track(p, address, rfbm, header, untracked=untracked)
 
 
 def check_standard(header: Header, xcr0: int) -> None:
@@ -243,6 +246,8 @@ def _load(p: Processor, bit: int, image: bytearray, size: int) -> None:
         image = _SPECIAL[bit](p, image)
     count = size if p.mode == 64 else min(size, REACH_OUTSIDE_64_BIT_MODE.get(bit, size))
     section[:count] = image[:count]
+    for start, end in p.caps.padding.get(bit, ()):
+        section[start:end] = bytes(end - start)
 
 
 def _load_tilecfg(p: Processor, image: bytearray) -> bytearray:
@@ -260,17 +265,27 @@ def _load_lbr(p: Processor, image: bytearray) -> bytearray:
     return image[:kept] + section[kept:]
 
 
-def _load_numbers(p: Processor, image: bytearray) -> bytearray:  # noqa: ARG001  one signature for all
-    """PKRU is 32 bits: what follows it in the image is padding."""
-    return image[:4] + bytearray(len(image) - 4)
-
-
-_SPECIAL: Final = {9: _load_numbers, LBR: _load_lbr, _XTILECFG: _load_tilecfg}
+_SPECIAL: Final = {LBR: _load_lbr, _XTILECFG: _load_tilecfg}
 """Components whose registers are not simply the bytes of the image."""
 
 
-def _track(p: Processor, address: int, rfbm: int, header: Header) -> None:
+def _other_depth(p: Processor, image: _Image, loaded: int) -> int:
+    """Return LBR's bit if it is loaded with another depth than the current: XINUSE[15] then stays (SDM 13.5.12)."""
+    if not loaded >> LBR & 1:
+        return 0
+    at = image.start + next(offset for bit, offset, _ in image.places.slots if bit == LBR)
+    return 0 if image.data[at + 8 : at + 16] == p.sections[LBR][8:16] else 1 << LBR
+
+
+_NEVER_UNMODIFIED: Final = 1 << 8 | 1 << 14
+"""PT and UINTR: XSAVES changes TraceEn and UINV behind it, which leaving it out would miss."""
+
+
+def _track(p: Processor, address: int, rfbm: int, header: Header, *, untracked: int = 0) -> None:
     """Update the tracking for the init and the modified optimisation (SDM 13.8.3, 13.12)."""
-    p.restored(rfbm, masks.loaded(rfbm, header.xstate_bv))
-    p.modified = masks.xmodified(rfbm) if p.profile.modified else masks.ALL
+    tracked = rfbm & masks.complement(untracked)
+    p.restored(tracked, masks.loaded(tracked, header.xstate_bv))
+    p.modified = masks.ALL
+    if p.profile.modified:
+        p.modified = masks.xmodified(rfbm) | _NEVER_UNMODIFIED | (_PARTLY_REACHED if p.mode != 64 else 0)
     p.info = XrstorInfo(p.cpl, p.non_root, address, header.xcomp_bv)

@@ -60,7 +60,7 @@ _OPS: Final = {
     "mxcsr": _READS,
     "xfd": "xrstor xrstors",
     "reserved": "xrstors",
-    "pt-enabled": "xrstors",
+    "pt-enabled": _SUPERVISOR,
     "uinv": "xrstors",
     "xcr-index": "xgetbv xsetbv",
     "xss-unsupported": "wrmsr",
@@ -81,7 +81,13 @@ def _rows() -> tuple[Rule, ...]:
         Rule("osxsave", "#UD", "CR4.OSXSAVE must be 1", "SDM vol. 1, 13.7", "set CR4 bit 18"),
         Rule("ts", "#NM", "CR0.TS must be 0", "SDM vol. 1, 13.7", "execute CLTS"),
         Rule("em", "#NM", "CR0.EM must be 0 for FXSAVE and FXRSTOR", "SDM vol. 2, FXSAVE", "clear CR0 bit 2"),
-        Rule("cpl", "#GP", "CPL must be 0", "SDM vol. 1, 13.11 and 13.12", "execute it in the kernel"),
+        Rule(
+            "cpl",
+            "#GP",
+            "CPL must be 0",
+            "SDM vol. 1, 13.11, 13.12; vol. 2, XSETBV, RDMSR, WRMSR",
+            "execute it in the kernel",
+        ),
         Rule("canonical", "#GP", "the address must be canonical", "SDM vol. 1, 3.3.7.1", "sign-extend the address"),
         Rule(
             "alignment",
@@ -233,9 +239,26 @@ def _rows() -> tuple[Rule, ...]:
         Rule(
             "lbr-depth",
             "#GP",
-            "IA32_LBR_DEPTH must be a depth that CPUID allows: 8, 16, ... 64",
+            "IA32_LBR_DEPTH must be the current depth, or one that CPUID.1CH:EAX[7:0] allows: 8, 16, 24, 32",
             "SDM vol. 1, 13.5.12",
-            "give the depth of this CPU",
+            "give a depth of this CPU",
+        ),
+        Rule(
+            "lbr-reserved",
+            "#GP",
+            "reserved bits of IA32_LBR_CTL must be 0",
+            "SDM vol. 4, IA32_LBR_CTL",
+            "clear the bits",
+        ),
+        Rule(
+            "hwp-reserved",
+            "#GP",
+            "reserved bits of IA32_HWP_REQUEST must be 0",
+            "SDM vol. 4, IA32_HWP_REQUEST",
+            "clear the bits",
+        ),
+        Rule(
+            "hdc-reserved", "#GP", "bits 63:1 of IA32_PM_CTL1 must be 0", "SDM vol. 4, IA32_PM_CTL1", "clear the bits"
         ),
         Rule(
             "pasid-reserved",
@@ -247,7 +270,7 @@ def _rows() -> tuple[Rule, ...]:
         Rule(
             "pt-reserved",
             "#GP",
-            "an address of Intel PT must be canonical, and reserved bits 0",
+            "addresses of Intel PT must be canonical, and the reserved bits of its MSRs 0",
             "SDM vol. 4, IA32_RTIT_CTL",
             "clear the bits",
         ),
@@ -284,7 +307,7 @@ def _rows() -> tuple[Rule, ...]:
 
 
 RULES: Final = {rule.id: rule for rule in _rows()}
-"""Every rule by its id, in the order in which an instruction checks them."""
+"""Every rule by its id, about in the order in which an instruction checks them; pages come between header and MXCSR."""
 
 
 class Fault(Exception):

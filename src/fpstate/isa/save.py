@@ -11,7 +11,7 @@ from fpstate.isa.capabilities import Places
 from fpstate.isa.memory import Memory
 from fpstate.isa.processor import LEGACY_BYTES, MXCSR, REACH_OUTSIDE_64_BIT_MODE, Processor
 from fpstate.registers import MXCSR_INIT
-from fpstate.xfeatures import LBR, LEGACY_SIZE
+from fpstate.xfeatures import LBR, LEGACY_SIZE, MIN_SIZE
 
 __all__ = ["xsave", "xsavec", "xsaveopt", "xsaves"]
 
@@ -36,7 +36,7 @@ def xsave(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) 
     check(p, "xsave", address)
     rfbm = p.xcr0 & mask
     places = p.caps.standard(rfbm)
-    start = _reach(p, memory, address, places, rfbm)
+    start = _reach(p, memory, address, places.end, rfbm)
     data = memory.data
     xinuse = _xinuse(p, rfbm)
     _write_xstate_bv(data, start, masks.saved_standard(_xstate_bv(data, start), rfbm, xinuse))
@@ -50,7 +50,7 @@ def xsaveopt(p: Processor, memory: Memory, address: int, mask: int, *, wide: boo
     check(p, "xsaveopt", address)
     rfbm = p.xcr0 & mask
     places = p.caps.standard(rfbm)
-    start = _reach(p, memory, address, places, rfbm)
+    start = _reach(p, memory, address, places.end, rfbm)
     data = memory.data
     xinuse = _xinuse(p, rfbm)
     _write_xstate_bv(data, start, masks.saved_standard(_xstate_bv(data, start), rfbm, xinuse))
@@ -65,7 +65,7 @@ def xsavec(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     check(p, "xsavec", address)
     rfbm = p.xcr0 & mask
     places = p.caps.compacted(rfbm)
-    start = _reach(p, memory, address, places, rfbm)
+    start = _reach(p, memory, address, places.end, rfbm)
     data = memory.data
     xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), _mxcsr_in_use(p))
     _write_xstate_bv(data, start, xstate_bv)
@@ -83,10 +83,11 @@ def xsaves(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     check(p, "xsaves", address)
     rfbm = p.enabled & mask
     places = p.caps.compacted(rfbm)
-    start = _reach(p, memory, address, places, rfbm)
-    data = memory.data
     xcomp_bv = masks.xcomp_bv(rfbm)
     xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), _mxcsr_in_use(p))
+    accessed = rfbm & ~(1 << LBR) | xstate_bv  # LBR in its initial configuration is not accessed (SDM 13.5.12)
+    start = _reach(p, memory, address, _end_of(places, accessed), rfbm)
+    data = memory.data
     _write_xstate_bv(data, start, xstate_bv)
     _write_xcomp_bv(data, start, xcomp_bv)
     saved = xstate_bv
@@ -103,13 +104,18 @@ def xsaves(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
         p.modified |= 1 << _UINTR
 
 
-def _reach(p: Processor, memory: Memory, address: int, places: Places, rfbm: int) -> int:
-    """Check the pages of the whole area, in use or not, and return where it starts in the bytes of *memory*."""
+def _reach(p: Processor, memory: Memory, address: int, end: int, rfbm: int) -> int:
+    """Check the pages of the area up to *end*, in use or not, and return where it starts in the bytes of *memory*."""
     if rfbm or p.profile.probe_empty:
-        reach(p, memory, address, places.end)
+        reach(p, memory, address, end)
     else:
         reach(p, memory, address + LEGACY_SIZE, 64)
     return address - memory.base
+
+
+def _end_of(places: Places, accessed: int) -> int:
+    """Return where the last of the *accessed* components ends."""
+    return max((at + size for bit, at, size in places.slots if accessed >> bit & 1), default=MIN_SIZE)
 
 
 def _xinuse(p: Processor, rfbm: int) -> int:

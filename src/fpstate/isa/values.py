@@ -8,9 +8,11 @@ from typing import Final, Literal, NamedTuple
 from fpstate import registers as regs
 from fpstate.cpu.model import Cpu
 from fpstate.isa.capabilities import Capabilities
+from fpstate.isa.masks import ALL
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.registers import Register
+from fpstate.xfeatures import LBR
 
 __all__ = [
     "UIF",
@@ -24,6 +26,9 @@ __all__ = [
 ]
 
 _PT, _UINTR = 8, 14
+_DEPTHS: Final = 0b1111
+_USUAL_DEPTHS: Final = 0b1011
+"""8, 16 and 32: what leaf 1CH of every CPU with arch-LBR that was seen allows."""
 _TRACE_EN: Final = 1
 _CET_SHSTK: Final = 0b11
 _CET_IBT: Final = ~(0b11 | 0xF << 6) & (1 << 64) - 1
@@ -53,6 +58,8 @@ def check_component(p: Processor, bit: int, data: bytes, offset: int) -> None:
     """
     checked, reserved = plan(bit, len(data))
     for register, start, end in checked:
+        if bit == LBR and data[start:end] == p.sections[LBR][start:end] and register.name == "lbr_depth":
+            continue  # the depth that the CPU has is legal (SDM 13.5.12)
         check_value(p, register, int.from_bytes(data[start:end], "little"), at=offset + start, by_xrstors=True)
     for start, end in reserved:
         if any(data[start:end]):
@@ -64,9 +71,7 @@ def check_component(p: Processor, bit: int, data: bytes, offset: int) -> None:
 def plan(bit: int, size: int) -> tuple[tuple[tuple[Register, int, int], ...], tuple[tuple[int, int], ...]]:
     """Return the registers of a component whose value is checked, with their bytes, and the runs of reserved bytes."""
     spans = [(r, r.parts[0].offset, r.parts[0].offset + r.parts[0].size) for r in regs.of_component(bit)]
-    edges = [0, *(edge for _, start, end in sorted(spans, key=lambda s: s[1]) for edge in (start, end)), size]
-    reserved = tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)
-    return tuple(span for span in spans if span[0].name in _CHECKED), reserved
+    return tuple(span for span in spans if span[0].name in _CHECKED), regs.unclaimed(bit, size)
 
 
 def check_value(
@@ -124,8 +129,8 @@ class Condition(NamedTuple):
 def conditions(caps: Capabilities, name: str) -> tuple[Condition, ...]:
     """Return what a value for register *name* must fulfil, in the order in which it is checked.
 
-    Sources: SDM volume 4 for CET, PASID and LBR; volume 1, 13.5.11 for user interrupts.  Of the MSRs of Intel PT only
-    the addresses are checked: which bits RTIT_CTL has is in leaf 14H.
+    Sources: SDM volume 4 for each MSR; volume 1, 13.5.11 for user interrupts.  Reserved is what no CPU defines: that a
+    CPU lacks an optional bit of Intel PT, LBR or HWP (leaves 14H, 1CH, 6) is not looked at.
     """
     if name in {"u_cet", "s_cet"}:
         absent = (0 if caps.has("SHSTK") else _CET_SHSTK) | (0 if caps.has("IBT") else _CET_IBT)
@@ -134,9 +139,9 @@ def conditions(caps: Capabilities, name: str) -> tuple[Condition, ...]:
             Condition("cet-tracker", "not-all", _SUPPRESS | _TRACKER),
             Condition("cet-canonical", "canonical"),
         )
-    if name == "lbr_depth":  # which depths there are is in CPUID.1CH:EAX[7:0]
+    if name == "lbr_depth":  # which depths there are is in CPUID.1CH:EAX[7:0]; the component has 32 entries
         leaf = caps.cpu.register(0x1C, 0)
-        return (Condition("lbr-depth", "depth", 0xFF if leaf is None else leaf[0] & 0xFF),)
+        return (Condition("lbr-depth", "depth", _USUAL_DEPTHS if leaf is None else leaf[0] & _DEPTHS),)
     return _CONDITIONS.get(name, ())
 
 
@@ -155,6 +160,12 @@ _CONDITIONS: Final[dict[str, tuple[Condition, ...]]] = {
     "uintr_tt": (Condition("uintr-reserved", "clear", 0b1110), Condition("uintr-canonical", "canonical")),
     **{f"rtit_addr{i}_{end}": (Condition("pt-reserved", "canonical"),) for i in range(2) for end in "ab"},
     "rtit_cr3_match": (Condition("pt-reserved", "clear", 0x1F),),
+    "rtit_ctl": (Condition("pt-reserved", "clear", 0xFE7F_0000_7084_0000),),
+    "rtit_output_base": (Condition("pt-reserved", "clear", 0x7F),),
+    "rtit_status": (Condition("pt-reserved", "clear", 0xFFFE_0000_FFFF_FF08),),
+    "lbr_ctl": (Condition("lbr-reserved", "clear", ALL ^ 0x7F_000F),),
+    "hwp_request": (Condition("hwp-reserved", "clear", 0x07FF_F800_0000_0000),),
+    "pm_ctl1": (Condition("hdc-reserved", "clear", ALL ^ 1),),
 }
 """What MSRs accept on every CPU that has them, by register name; one without a row accepts everything."""
 _CHECKED: Final = frozenset({*_CONDITIONS, "u_cet", "s_cet", "lbr_depth"})

@@ -2,7 +2,7 @@
 
 The rules are rows, `RULES`; each ``check_`` function returns the first one that an image breaks, as a `Finding`, or
 None.  Sources: Linux 7.2 ``arch/x86/kernel/fpu/xstate.c``, ``regset.c``, ``signal.c`` and ``core.c``; what a real 6.18
-answered is in ``tests/batch/test_copyin.py``.
+answered is in ``tests/linux/test_copyin.py``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,13 @@ def _rows() -> tuple[Rule, ...]:
     frame, restore = "check_xstate_in_sigframe()", "restore_fpregs_from_user()"
     kept = "only x87 and SSE are restored, all else is initialised"
     return (
-        Rule("ptrace-length", "EINVAL", "the length must be a multiple of 8", "ptrace_regset()", "round it up"),
+        Rule(
+            "ptrace-length",
+            "EINVAL",
+            "the length must be a multiple of 8",
+            "ptrace_regset()",
+            "hand in the whole regset",
+        ),
         Rule("ptrace-size", "EFAULT", "the length must reach the regset's size", ptrace, "hand in the whole image"),
         *_copy_rules("ptrace", "the task"),
         Rule("kvm-size", "EFAULT", "the image must have the size of KVM_CAP_XSAVE2", "memdup_user()", "pad it"),
@@ -212,13 +218,21 @@ def check_sigreturn(
         user_size: bytes of its image.
         mxcsr_mask: the bits that MXCSR has.
     """
-    if len(image) < user_size + MAGIC2_SIZE:
+    if len(image) < LEGACY_SIZE:
+        return _finding("sigreturn-read", f"the frame has {len(image)} bytes of {LEGACY_SIZE}")
+    magic1, extended, features, xstate_size = struct.unpack_from("<IIQI", image, SOFTWARE)
+    found = _bad_software_bytes(magic1, extended, xstate_size, user_size)
+    if found is None and len(image) < user_size + MAGIC2_SIZE:
         return _finding("sigreturn-read", f"the frame has {len(image)} bytes of {user_size + MAGIC2_SIZE}")
-    *words, features, xstate_size = struct.unpack_from("<IIQI", image, SOFTWARE)
-    found = _bad_software_bytes(image, words[0], words[1], xstate_size, user_size)
+    found = found or _bad_magic2(image, xstate_size)
     if found is not None:
         return _bad_mxcsr("sigreturn-mxcsr", image, mxcsr_mask) or found
-    header, rfbm = _header(image), features & user_xfeatures
+    return _bad_for_xrstor(image, caps, xcr0, features & user_xfeatures, mxcsr_mask)
+
+
+def _bad_for_xrstor(image: bytes, caps: Capabilities, xcr0: int, rfbm: int, mxcsr_mask: int) -> Finding | None:
+    """Check what XRSTOR checks of the frame."""
+    header = _header(image)
     loaded = masks.loaded(rfbm, header.xstate_bv)
     try:
         if not header.xcomp_bv & COMPACTED:
@@ -237,12 +251,16 @@ def check_sigreturn(
     return _bad_mxcsr("sigreturn-mxcsr", image, mxcsr_mask) if checked else None
 
 
-def _bad_software_bytes(image: bytes, magic1: int, extended: int, size: int, user_size: int) -> Finding | None:
+def _bad_software_bytes(magic1: int, extended: int, size: int, user_size: int) -> Finding | None:
     if magic1 != FP_XSTATE_MAGIC1:
         return _finding("sigreturn-magic1", f"magic1 is {magic1:#x}", offset=SOFTWARE)
     if not MIN_SIZE <= size <= min(user_size, extended):
         detail = f"xstate_size is {size}, the task's {user_size}, extended_size {extended}"
         return _finding("sigreturn-size", detail, offset=SOFTWARE + 16)
+    return None
+
+
+def _bad_magic2(image: bytes, size: int) -> Finding | None:
     magic2 = int.from_bytes(image[size : size + MAGIC2_SIZE], "little")
     if magic2 != FP_XSTATE_MAGIC2:
         return _finding("sigreturn-magic2", f"the word at {size} is {magic2:#x}", offset=size)

@@ -10,7 +10,7 @@ from fpstate.linux.policy import Policy
 __all__ = ["WAYS", "hand_in"]
 
 WAYS = ("ptrace", "kvm", "sigreturn")
-"""PTRACE_SETREGSET(NT_X86_XSTATE), KVM_SET_XSAVE2 and rt_sigreturn of a 64-bit frame."""
+"""PTRACE_SETREGSET(NT_X86_XSTATE); KVM_SET_XSAVE, with KVM_CAP_XSAVE2's size; rt_sigreturn of a 64-bit frame."""
 
 _KVM_LEAST = 4096
 """Bytes of struct kvm_xsave."""
@@ -34,7 +34,7 @@ def hand_in(p: Processor, way: str, image: bytes, policy: Policy, *, features: i
     size = max(config.user.default_size, p.cpu.standard_size(has))
     if way == "sigreturn":
         return check_sigreturn(
-            image, caps=p.caps, xcr0=p.xcr0, user_xfeatures=has, user_size=size, mxcsr_mask=mxcsr_mask
+            image, caps=p.caps, xcr0=p.xcr0, user_xfeatures=has, user_size=size, mxcsr_mask=p.profile.mxcsr_legal
         )
     return check_kvm(
         image,
@@ -42,5 +42,5 @@ def hand_in(p: Processor, way: str, image: bytes, policy: Policy, *, features: i
         features=has,
         uabi_size=max(_KVM_LEAST, size),
         mxcsr_mask=mxcsr_mask,
-        xfd=p.xfd,
+        xfd=p.xfd if policy.kvm_drops_xfd else 0,
     )

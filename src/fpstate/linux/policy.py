@@ -37,6 +37,7 @@ _SETS: Final = (
 _FLAGS: Final = (
     "apx_excludes_mpx",
     "sizes_by_offset",
+    "kvm_drops_xfd",
     "independent_needs_cpuid",
     "disable_line",
     "disable_oopses",
@@ -70,6 +71,7 @@ class Policy:
         forced: bits that are set again, unchecked, if any of their flags is set (v8 patch 02).
         apx_excludes_mpx: both enumerated disables XSAVE (6.16).
         sizes_by_offset: the component with the greatest standard offset ends the area (6.16), not the highest bit.
+        kvm_drops_xfd: KVM_SET_XSAVE clears in XSTATE_BV what the guest's IA32_XFD disables (6.19, Jan 2026).
         independent_needs_cpuid: IA32_XSS gets an independent bit only if CPUID enumerates it (Aug 2024).
         guest_allocation: what the guest fpstate's buffer is sized by: ``"guest"`` its own features, or
             ``"user-default"`` the standard-format user size, which can be too small (until Feb 2025).
@@ -100,6 +102,7 @@ class Policy:
     forced: Mapping[int, tuple[str, ...]]
     apx_excludes_mpx: bool
     sizes_by_offset: bool
+    kvm_drops_xfd: bool
     independent_needs_cpuid: bool
     guest_allocation: str
     disable_message: str

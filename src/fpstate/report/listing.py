@@ -25,6 +25,7 @@ _RULES = (
     "xfeature_max",
     "apx_excludes_mpx",
     "sizes_by_offset",
+    "kvm_drops_xfd",
     "independent_needs_cpuid",
     "disable_message",
     "disable_line",

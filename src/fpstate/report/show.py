@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fpstate.image import Image
-from fpstate.registers import Register, widest
+from fpstate.image import registers as image_registers
+from fpstate.registers import Register
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import bold, table
 from fpstate.xfeatures import bits
@@ -23,7 +24,7 @@ def values(image: Image, wanted: Sequence[Register], *, everything: bool) -> dic
     if wanted:
         return {register.name: register.format(image.register(register)) for register in wanted}
     found = {}
-    for register in widest(image.components):
+    for register in image_registers(image.components, image.caps.sizes):
         value = image.register(register)
         initial = register.initial.to_bytes(register.size, "little")
         if everything or value != initial:

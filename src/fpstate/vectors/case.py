@@ -16,7 +16,7 @@ from fpstate.isa import profile as profiles
 from fpstate.isa.case import Case
 from fpstate.isa.masks import complement
 from fpstate.isa.memory import PAGE, Access
-from fpstate.isa.processor import CONTROL
+from fpstate.isa.processor import CONTROL, NOT_TRACKED
 from fpstate.vectors.changes import changed
 from fpstate.vectors.fields import Document, hex_bytes, hex_number, quoted, text
 from fpstate.xfeatures import LEGACY, bits
@@ -47,7 +47,7 @@ def decode(document: Mapping[str, Any]) -> Case:
     caps = _capabilities(document.get("cpu"), document.get("leaves"))
     name = document.get("profile")
     profile = profiles.of_cpu(caps.cpu) if name is None else profiles.find(text(name, "profile"))
-    case = Case(caps=caps, op=op, profile=profile, id=str(document.get("id", ""))[:200])
+    case = Case(caps=caps, op=op, profile=profile, id=document.get("id"))
     case.control = {key: hex_number(document[key], key) for key in ("xcr0", "xss", "xfd") if key in document}
     case.control.setdefault("xcr0", 1)
     _check_control(case)
@@ -124,7 +124,7 @@ def _modes(document: Mapping[str, Any]) -> dict[str, int]:
     for key, allowed in (("cpl", (0, 1, 2, 3)), ("mode", (64, 32))):
         if key in document:
             value = document[key]
-            if isinstance(value, bool) or value not in allowed:
+            if type(value) is not int or value not in allowed:
                 raise UnreadableInput(f"{key} must be one of {', '.join(map(str, allowed))}, not {quoted(value)}")
             modes[key] = value
     return modes
@@ -141,22 +141,24 @@ def _decode_registers(case: Case, values: object) -> None:
     p = case.processor()
     control: dict[str, int] = dict(case.control)
     named: dict[str, bytes] = {}
-    components = 0
+    components = used = 0
     for name, given in values.items():
         if name in _CONTROL_NAMES:
             control[name] = hex_number(given, name)
             continue
-        register = regs.find(name)
-        named[register.name] = register.parse(text(given, name))
+        register = regs.find(name, case.caps.sizes)
+        number = register.number and type(given) is int and 0 <= given < 1 << 64
+        named[register.name] = register.parse(f"{given:x}" if number else text(given, name))
         p.write(register.name, named[register.name])
         components |= register.components
+        used |= 0 if register.name in NOT_TRACKED else register.components
     for name, value in named.items():
         if p.read(name) != value:
             raise UnreadableInput(f"registers: {name} has another value under another name")
     _check_mxcsr(p.mxcsr, p.profile.mxcsr_mask)
     case.control = {**control, "fcs": p.fcs, "fds": p.fds}
     case.state = {bit: bytes(p.sections[bit]) for bit in bits(components | 1) if bit != 1}
-    case.used = components if p.profile.xinuse == "sticky" else None
+    case.used = used if p.profile.xinuse == "sticky" else None
 
 
 _CONTROL_NAMES: Final = frozenset(CONTROL) - {"fcs", "fds", "xcr0", "xss", "xfd"}
@@ -211,7 +213,7 @@ def _registers(value: object, what: str) -> Registers:
 
 def encode(case: Case, cpu: object) -> Document:
     """Return *case* as a JSON object; *cpu* is what stands in its field ``cpu``."""
-    document: Document = {"id": case.id} if case.id else {}
+    document: Document = {} if case.id is None else {"id": case.id}
     document |= {"cpu": cpu, "profile": (case.profile or profiles.of_cpu(case.caps.cpu)).name}
     document |= {name: bool(value) if name in _FLAGS else value for name, value in case.modes.items()}
     document |= {name: f"{case.control.get(name, 0):#x}" for name in ("xcr0", "xss", "xfd")}

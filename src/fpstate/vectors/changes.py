@@ -24,6 +24,9 @@ def changed(before: regs.Sections, after: regs.Sections, enabled: int) -> dict[s
             now = regs.read(register, after)
             if now != regs.read(register, before) and not (register.view and register.components & ~enabled):
                 found[register.name] = register.format(now)
+    for bit in sorted(differs - {0, 1}):
+        if not regs.of_component(bit):
+            found[f"bit{bit}"] = bytes(after[bit]).hex()
     return found
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from fpstate.errors import UnreadableInput
 
-__all__ = ["Document", "hex_bytes", "hex_number", "quoted", "read_lines", "text"]
+__all__ = ["LONGEST_LINE", "Document", "hex_bytes", "hex_number", "quoted", "read_lines", "text"]
 
 Document = dict[str, Any]
 
-_LONGEST_LINE: Final = 1 << 24
+LONGEST_LINE: Final = 1 << 24
+"""Characters of a line."""
 
 
 def read_lines(lines: Iterable[str]) -> Iterator[tuple[int, Document]]:
@@ -22,8 +23,8 @@ def read_lines(lines: Iterable[str]) -> Iterator[tuple[int, Document]]:
         UnreadableInput: a line is too long, no JSON, or no object; names it.
     """
     for number, line in enumerate(lines, 1):
-        if len(line) > _LONGEST_LINE:
-            raise UnreadableInput(f"line {number} is longer than {_LONGEST_LINE >> 20} MiB")
+        if len(line) > LONGEST_LINE:
+            raise UnreadableInput(f"line {number} is longer than {LONGEST_LINE >> 20} MiB")
         if not line.strip():
             continue
         try:

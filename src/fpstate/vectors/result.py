@@ -35,7 +35,7 @@ def encode(case: Case, outcome: Outcome) -> Document:
     for name in CONTROL:
         if getattr(before, name) != getattr(after, name):
             registers[SELECTORS.get(name, name)] = f"{getattr(after, name):#x}"
-    result: Document = {"id": case.id} if case.id else {}
+    result: Document = {} if case.id is None else {"id": case.id}
     if case.op not in CONTROL_INSTRUCTIONS:
         result["memory"] = outcome.memory.hex()
     elif case.op in READS:
@@ -108,7 +108,7 @@ def _register_differences(given: object, right: Mapping[str, str]) -> list[str]:
         if name not in given:
             differences.append(f"{name} must change to {right[name]}")
         elif name not in right:
-            if name not in REGISTERS and name not in CONTROL:
+            if name not in REGISTERS and name not in CONTROL and not name.startswith("bit"):
                 raise UnreadableInput(f"registers: there is no register {quoted(name)}")
             differences.append(f"{name} must not change")
         elif _register_value(name, given[name]) != _register_value(name, right[name]):
@@ -118,6 +118,8 @@ def _register_differences(given: object, right: Mapping[str, str]) -> list[str]:
 
 def _register_value(name: str, value: object) -> bytes | int:
     given = text(value, name)
+    if name.startswith("bit"):
+        return hex_bytes(given, name)
     return regs.find(name).parse(given) if name in REGISTERS else hex_number(given, name)
 
 
