@@ -259,3 +259,34 @@ def test_one_rule_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(result, dict)
         assert result["fault"]["rule"] == "mxcsr"
     assert _run("vectors generate --cpu zen4 --rule xfd --count 1") == 3
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_component_without_registers_is_shown_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, byte in (("a", "11"), ("b", "22")):
+        assert _run(f"encode --cpu bulldozer --set bit62={byte * 128} -o {name}.img") == 0
+    assert _run("diff a.img b.img --cpu bulldozer") == 1
+    assert "bit62" in capsys.readouterr().out
+    assert _json("show a.img --cpu bulldozer", capsys)["registers"] == {"bit62": "11" * 128}
+
+
+@pytest.mark.usefixtures("folder")
+def test_mxcsr_bits_that_the_other_cpu_lacks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("encode --cpu zen4 --set mxcsr=0x21f80 -o misaligned.img") == 0
+    assert _run("convert misaligned.img --cpu zen4 --for-cpu ice-lake -o x.img") == 2
+    assert "sets bit 17" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    assert _run("convert user.img --cpu zen4 -o /dev/null") == 0
+    assert pathlib.Path("/dev/null").is_char_device()
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_cpu_may_come_behind_the_options(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "cpu.json").write_text('{"leafD": {"0": [7, 832, 832, 0], "1": [15, 0, 0, 0], "2": [256, 576, 0, 0]}}')
+    assert _run("encode --cpu haswell --set k1=0 -o x.img") == 2
+    assert _run("encode --cpu haswell -o x.img") == 0
+    assert _run("explain x.img --op xrstor64 cpu.json") == 0
+    assert _run("explain x.img cpu.json --op xrstor64") == 0

@@ -169,3 +169,36 @@ def test_every_profile_names_its_unconfirmed_keys() -> None:
     for profile in profiles.shipped().values():
         assert set(profile.unconfirmed) <= set(profile.__slots__)
         assert profile.source
+
+
+@pytest.mark.parametrize(
+    ("msr", "value", "rule"),
+    [
+        (0x570, 1 << 18, "pt-reserved"),
+        (0x560, 1, "pt-reserved"),
+        (0x571, 1 << 3, "pt-reserved"),
+        (0x14CE, 1 << 4, "lbr-reserved"),
+        (0x14CF, 24, "lbr-depth"),
+    ],
+)
+def test_reserved_bits_of_other_msrs(intel: Processor, msr: int, value: int, rule: str) -> None:
+    assert _rule(wrmsr, intel, msr, value) == rule
+
+
+def test_tracing_msrs_are_locked_while_tracing(intel: Processor) -> None:
+    wrmsr(intel, 0x570, 0x2005)
+    assert _rule(wrmsr, intel, 0x560, 0) == "pt-enabled"
+    wrmsr(intel, 0x570, 0x2004)
+    wrmsr(intel, 0x560, 0)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "zero"), [("haswell", True), ("sapphire-rapids", True), ("ivy-bridge", False), ("zen4", False)]
+)
+def test_selectors_are_deprecated_where_the_cpu_says_so(cpu: str, zero: bool) -> None:
+    assert Capabilities(by_name(cpu)).no_fcs_fds is zero
+
+
+@pytest.mark.parametrize(("cpu", "profile"), [("zen", "zen"), ("zen5", "zen"), ("genoa", "zen4"), ("jaguar", "amd")])
+def test_profiles_of_amd(cpu: str, profile: str) -> None:
+    assert profiles.of_cpu(by_name(cpu)).name == profile

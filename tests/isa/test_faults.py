@@ -136,3 +136,26 @@ def test_every_rule_has_words_and_a_source(rule: Rule) -> None:
     assert rule.text
     assert rule.source
     assert rule.vector in {"#UD", "#NM", "#GP", "#AC", "#PF"}
+
+
+def test_an_area_must_end_at_a_canonical_address(zen4: Processor) -> None:
+    fault = _fault(zen4, "xsave64", address=0x7FFF_FFFF_FFC0)
+    assert fault.rule.id == "canonical"
+
+
+def test_an_area_outside_64_bit_mode_must_end_below_4_gib(zen4: Processor) -> None:
+    zen4.mode = 32
+    assert _fault(zen4, "xsave", address=(1 << 32) - 64).rule.id == "canonical"
+
+
+def test_the_last_addresses_are_followed_by_0(zen4: Processor) -> None:
+    fault = _fault(zen4, "xsave64", address=(1 << 64) - 64)
+    assert fault.vector == "#PF"
+    assert fault.address is not None
+    assert fault.address < 1 << 64
+
+
+def test_linear_addresses_are_as_wide_as_the_cpu_has_them(intel: Processor, zen4: Processor) -> None:
+    assert (intel.caps.linear_bits, zen4.caps.linear_bits) == (57, 48)
+    assert _fault(intel, "xsave64", address=0x8000_0000_0000).vector == "#PF"
+    assert _fault(zen4, "xsave64", address=0x8000_0000_0000).rule.id == "canonical"

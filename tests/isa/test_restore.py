@@ -369,3 +369,26 @@ def test_initial_bytes_are_those_of_the_register_table(exact: Processor) -> None
     for bit, section in exact.sections.items():
         if bit > 1 and (exact.xcr0 | exact.xss) >> bit & 1 and bit != 15:
             assert section == regs.initial(bit, len(section)), bit
+
+
+def test_sticky_xinuse_keeps_what_a_restore_outside_64_bit_mode_did_not_reach(intel: Processor) -> None:
+    for register in ("xmm9", "zmm20", "ymm9"):
+        intel.write(register, b"\x11" * {"x": 16, "y": 32, "z": 64}[register[0]])
+    intel.mode = 32
+    _image(0).run(intel, "xrstor")
+    intel.mode = 64
+    area = Area()
+    area.run(intel, "xsavec64")
+    assert area.xstate_bv == 0b10000110
+
+
+def test_padding_of_a_component_is_not_a_register(capabilities: dict[str, Capabilities]) -> None:
+    p = Processor(capabilities["skylake"])
+    p.xcr0 = 0x1F
+    _image(1 << 4, fill=0xFF).run(p, "xrstor64", 1 << 4)
+    assert p.sections[4] == b"\xff" * 16 + bytes(48)  # BNDCFGU and BNDSTATUS: SDM 13.5.4
+
+
+def test_an_enabled_component_that_cpuid_does_not_describe_does_not_crash(zen4: Processor) -> None:
+    zen4.xcr0 |= 1 << 17
+    _image(0).run(zen4, "xrstor64")

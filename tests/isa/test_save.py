@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from area import ALL, Area
-from fpstate.isa import Fault, Processor
+from area import ADDRESS, ALL, Area
+from fpstate.isa import Fault, Memory, Processor, execute
 
 COMPACTED = 1 << 63
 CET = (0x10).to_bytes(8, "little")
@@ -319,3 +319,33 @@ def test_faults_leave_memory_alone(zen4: Processor) -> None:
     with pytest.raises(Fault):
         area.run(zen4, "xsave64", at=8)
     assert set(area.data) == {0xA5, 0}
+
+
+def test_a_changed_mxcsr_is_saved_again_under_the_modified_optimisation(zen4: Processor) -> None:
+    zen4.write("mxcsr", 0x1F85)
+    zen4.write("xmm3", b"\x11" * 16)
+    area = Area()
+    area.run(zen4, "xsaves64")
+    area.run(zen4, "xrstors64")
+    zen4.write("mxcsr", 0x1F80)
+    area.run(zen4, "xsaves64")
+    assert area.field(24) & 0xFFFFFFFF == 0x1F80
+
+
+def test_what_xsaves_clears_behind_it_is_saved_again(intel: Processor) -> None:
+    area = Area()
+    intel.write("uintr_misc", 7)
+    area.run(intel, "xsaves64")
+    area.run(intel, "xrstors64")
+    intel.sections[14][20] = 0xEC  # an interrupt notification vector, not written through the model
+    area.run(intel, "xsaves64")
+    assert not intel.sections[14][20]
+
+
+def test_lbr_in_its_initial_configuration_is_not_accessed(intel: Processor) -> None:
+    memory = Memory(bytearray(600), ADDRESS)
+    execute(intel, "xsaves64", memory, ADDRESS, 1 << 15)
+    assert int.from_bytes(memory.data[520:528], "little") == COMPACTED | 1 << 15
+    intel.write("lbr_ctl", 1)
+    with pytest.raises(Fault, match="not mapped"):
+        execute(intel, "xsaves64", memory, ADDRESS, 1 << 15)

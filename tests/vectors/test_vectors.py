@@ -217,3 +217,40 @@ def test_no_image_mask_or_address_makes_anything_else(memory: bytes, op: str, ma
         for profile in ("zen4", "amd", "intel", "sdm", "bochs", "qemu"):
             found = result.run_document({**document, "cpu": cpu, "profile": profile})
             assert set(found) <= {"memory", "registers", "fault", "value"}
+
+
+@pytest.mark.parametrize(
+    "leaf_d",
+    [
+        {"0": ["0x7", "0x340", "0x340", "0"], "1": ["8", "0", "0x4000", "0"], "14": ["8", "0", "1", "0"]},
+        {"0": ["0x7", "0x340", "0x340", "0"], "1": ["8", "0", "0x100", "0"], "8": ["0", "0", "1", "0"]},
+        {"0": ["0x207", "0xa88", "0xa88", "0"], "9": ["2", "0xa80", "0", "0"]},
+        {"0": ["0x7", "0x340", "0x340", "0"], "2": ["0xffffffff", "0x240", "0", "0"]},
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(leaf_d: Document) -> None:
+    with pytest.raises(FpstateError, match="bytes"):
+        result.run_document({"cpu": {"leaf_d": leaf_d}, "op": "xgetbv"})
+
+
+def test_values_that_no_processor_holds_are_refused() -> None:
+    for change in ({"xcr0": "0xff"}, {"xcr0": "5"}, {"xss": "0x100"}, {"xfd": "0x40000"}):
+        with pytest.raises(FpstateError, match=r"xcr0|xss|xfd"):
+            result.run_document(_with(**change))
+
+
+def test_the_id_comes_back_as_it_was() -> None:
+    assert result.run_document({"id": 7, "cpu": "zen4", "op": "xgetbv"})["id"] == 7
+
+
+def test_numbers_of_registers_may_be_json_numbers() -> None:
+    found = result.run_document(_with(op="xsave64", rfbm="2", registers={"mxcsr": 0x1FA0}))
+    assert bytes.fromhex(found["memory"])[24:28] == (0x1FA0).to_bytes(4, "little")
+
+
+def test_a_component_without_registers_is_one() -> None:
+    lwp = "55" * 128
+    memory = "00" * 512 + "0000000000000040" + "00" * 312 + lwp
+    document = {"cpu": "bulldozer", "op": "xrstor", "xcr0": "0x4000000000000007", "rfbm": "0x4000000000000000"}
+    found = result.run_document({**document, "address": "0x1000", "memory": memory})
+    assert found["registers"] == {"bit62": lwp}
