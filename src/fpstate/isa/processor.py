@@ -18,6 +18,7 @@ __all__ = [
     "CONTROL",
     "LEGACY_BYTES",
     "MXCSR",
+    "MXCSR_INITIAL",
     "NOT_TRACKED",
     "REACH_OUTSIDE_64_BIT_MODE",
     "X87_INIT",
@@ -29,6 +30,8 @@ LEGACY_BYTES: Final = 416
 """Bytes of the legacy region that hold registers; the rest is reserved or software's."""
 MXCSR: Final = slice(24, 28)
 """Where MXCSR lies in the legacy region; MXCSR_MASK is the four bytes after it."""
+MXCSR_INITIAL: Final = MXCSR_INIT.to_bytes(4, "little")
+"""Its bytes in the initial configuration."""
 X87_INIT: Final = regs.initial(0, 24)
 """The first 24 bytes of the legacy region in the initial configuration."""
 _NOTHING: Final = bytearray()
@@ -122,7 +125,7 @@ class Processor(_Modes):
         self.info: XrstorInfo | None = None
         self.legacy = bytearray(LEGACY_BYTES)
         self.legacy[:24] = X87_INIT
-        self.legacy[MXCSR] = MXCSR_INIT.to_bytes(4, "little")
+        self.legacy[MXCSR] = MXCSR_INITIAL
         self.legacy[28:32] = self.profile.mxcsr_mask.to_bytes(4, "little")
         self.sections: dict[int, bytearray] = {0: self.legacy, 1: self.legacy}
         for bit, size in self.caps.sizes.items():

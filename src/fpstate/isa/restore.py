@@ -8,15 +8,21 @@ from fpstate.isa import masks, values, x87
 from fpstate.isa.access import Header, check, reach_read, read_header
 from fpstate.isa.capabilities import Places
 from fpstate.isa.memory import Memory
-from fpstate.isa.processor import LEGACY_BYTES, MXCSR, REACH_OUTSIDE_64_BIT_MODE, X87_INIT, Processor, XrstorInfo
+from fpstate.isa.processor import (
+    LEGACY_BYTES,
+    MXCSR,
+    MXCSR_INITIAL,
+    REACH_OUTSIDE_64_BIT_MODE,
+    X87_INIT,
+    Processor,
+    XrstorInfo,
+)
 from fpstate.isa.rules import Fault
-from fpstate.registers import MXCSR_INIT
-from fpstate.xfeatures import COMPACTED, LBR, LEGACY, LEGACY_SIZE, XTILE
+from fpstate.xfeatures import COMPACTED, LBR, LEGACY, LEGACY_SIZE, XTILE, bits
 
 __all__ = ["check_compacted", "check_mxcsr", "check_standard", "xrstor", "xrstors"]
 
 _SSE, _AVX = 1 << 1, 1 << 2
-_MXCSR_INIT: Final = MXCSR_INIT.to_bytes(4, "little")
 _PARTLY_REACHED: Final = sum(1 << bit for bit in REACH_OUTSIDE_64_BIT_MODE)
 """Components with registers that only 64-bit mode reaches: outside it they are not restored whole."""
 _XTILECFG: Final = (XTILE & -XTILE).bit_length() - 1
@@ -92,7 +98,7 @@ def _load_compacted(p: Processor, memory: Memory, address: int, rfbm: int, heade
     _check_xfd(p, rfbm, header)
     _reach_loaded(p, memory, address, places, loaded)
     image = _Image(memory.data, address - memory.base, places)
-    mxcsr = _MXCSR_INIT
+    mxcsr = MXCSR_INITIAL
     if loaded & _SSE:
         mxcsr = _mxcsr(image)
         check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
@@ -141,7 +147,7 @@ def check_mxcsr(mxcsr: int, mask: int) -> None:
     """
     bad = mxcsr & ~mask
     if bad:
-        bit = _lowest(bad)
+        bit = next(bits(bad))
         raise Fault("mxcsr", f"MXCSR {mxcsr:#x} sets bit {bit}", bit=bit, offset=24 + bit // 8)
 
 
@@ -150,7 +156,7 @@ def _mxcsr(image: _Image) -> bytes:
 
 
 def _bad_field(rule: str, name: str, offset: int, bad: int) -> Fault:
-    bit = _lowest(bad)
+    bit = next(bits(bad))
     return Fault(rule, f"{name} sets bit {bit}", bit=bit, offset=offset + bit // 8)
 
 
@@ -161,15 +167,11 @@ def _check_reserved(rule: str, reserved: bytes) -> None:
         raise Fault(rule, detail, offset=LEGACY_SIZE + 16 + index)
 
 
-def _lowest(mask: int) -> int:
-    return (mask & -mask).bit_length() - 1
-
-
 def _check_xfd(p: Processor, rfbm: int, header: Header) -> None:
     needed = masks.needed_but_disabled(rfbm, header.xstate_bv, p.xcr0, p.xfd)
     if needed:
         p.xfd_err = needed
-        bit = _lowest(needed)
+        bit = next(bits(needed))
         name = p.cpu.catalogue.name(bit)
         raise Fault(
             "xfd", f"XSTATE_BV[{bit}] and IA32_XFD[{bit}] are 1 ({name})", bit=bit, offset=LEGACY_SIZE + bit // 8

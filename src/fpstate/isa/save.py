@@ -9,15 +9,13 @@ from fpstate.isa import masks, x87
 from fpstate.isa.access import check, reach
 from fpstate.isa.capabilities import Places
 from fpstate.isa.memory import Memory
-from fpstate.isa.processor import LEGACY_BYTES, MXCSR, REACH_OUTSIDE_64_BIT_MODE, Processor
-from fpstate.registers import MXCSR_INIT
+from fpstate.isa.processor import LEGACY_BYTES, MXCSR, MXCSR_INITIAL, REACH_OUTSIDE_64_BIT_MODE, Processor
 from fpstate.xfeatures import LBR, LEGACY_SIZE, MIN_SIZE
 
 __all__ = ["xsave", "xsavec", "xsaveopt", "xsaves"]
 
 _SSE, _AVX = 1 << 1, 1 << 2
 _PT, _PKRU, _UINTR = 8, 9, 14
-_MXCSR_INIT: Final = MXCSR_INIT.to_bytes(4, "little")
 
 
 def xsave(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) -> None:
@@ -124,7 +122,7 @@ def _xinuse(p: Processor, rfbm: int) -> int:
 
 
 def _mxcsr_in_use(p: Processor) -> int:
-    return 0 if p.legacy[MXCSR] == _MXCSR_INIT else _SSE
+    return 0 if p.legacy[MXCSR] == MXCSR_INITIAL else _SSE
 
 
 def _same_area(p: Processor, address: int, xcomp_bv: int) -> bool:
