@@ -44,6 +44,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first part (default: 1)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one a processor")
     args = parser.parse_args()
+    if args.cases < 1 or args.processes < 1:
+        parser.error("--cases and --processes must be 1 or more")
     parts = max(1, -(-args.cases // PART))
     total, start = Tally(), time.monotonic()
     with multiprocessing.Pool(args.processes) as pool:

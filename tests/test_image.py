@@ -13,7 +13,7 @@ from batch.cases import MACHINES, image, machine, seeded
 from fpstate.batch import Batch
 from fpstate.cpu import by_name
 from fpstate.errors import UnreadableInput, UsageError
-from fpstate.image import Format, Image, add, convert, differences, init_fill, read, strip
+from fpstate.image import Format, Image, add, convert, differences, encode, init_fill, read, strip
 from fpstate.isa import Memory, Processor, execute
 from fpstate.isa.masks import ALL
 from fpstate.xfeatures import COMPACTED, LEGACY, bits
@@ -197,10 +197,32 @@ def test_state_is_not_lost_unless_it_is_named() -> None:
     source = read(bytes(data), by_name("zen4"))
     with pytest.raises(UsageError, match=r"component 11 \(CET_U\) has no place in standard format.*; strip it"):
         convert(source, "standard")
-    with pytest.raises(UsageError, match="component 11 is a supervisor component: standard format has no place"):
+    with pytest.raises(
+        UsageError, match=r"component 11 \(CET_U\) is a supervisor component: standard format has no place"
+    ):
         convert(source, "standard", components=0x803)
-    with pytest.raises(UsageError, match="component 17 is none of zen4"):
+    with pytest.raises(UsageError, match="component 17 .XTILECFG. is none of zen4"):
         add(source, 1 << 17)
     with pytest.raises(UsageError, match="has no component 17"):
         source.component(17)
     assert read(convert(source, "standard", components=3), by_name("zen4")).xstate_bv == 0
+
+
+def test_a_format_that_does_not_exist_is_refused() -> None:
+    cpu = by_name("zen4")
+    with pytest.raises(UsageError, match="no format 'foo'"):
+        encode(cpu, {}, "foo")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no format 'Compacted'"):
+        convert(read(encode(cpu, {}), cpu), "Compacted")  # type: ignore[arg-type]
+
+
+def test_a_value_of_another_size_is_refused() -> None:
+    with pytest.raises(UsageError, match="xmm0 takes 16 bytes"):
+        encode(by_name("zen4"), {"xmm0": b"x"})
+
+
+def test_registers_are_read_by_name_and_images_converted_for_a_cpu() -> None:
+    source = read(encode(by_name("zen4"), {"k1": b"\x07" + bytes(7)}), by_name("zen4"))
+    assert source.register("k1") == b"\x07" + bytes(7)
+    made = read(convert(source, "standard", caps=by_name("ice-lake")), by_name("ice-lake"))
+    assert made.register("k1") == source.register("k1")

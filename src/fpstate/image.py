@@ -49,6 +49,7 @@ __all__ = [
     "read",
     "register_differences",
     "registers",
+    "remarks",
     "strip",
 ]
 
@@ -127,8 +128,10 @@ class Image:
         offset, size = next((offset, size) for b, offset, size in self.places.slots if b == bit)
         return self.data[offset : offset + size]
 
-    def register(self, register: Register) -> bytes:
-        """Return the value of *register*: its initial one where the image, or the CPU, has not its component."""
+    def register(self, register: Register | str) -> bytes:
+        """Return the value of a register: its initial one where the image, or the CPU, has not its component."""
+        if isinstance(register, str):
+            register = regs.find(register, self.caps.sizes)
         if register.name == "mxcsr":
             return self.mxcsr.to_bytes(4, "little")
         return b"".join(self._part(part.bit, part.offset, part.size) for part in register.parts)
@@ -140,7 +143,31 @@ class Image:
         return self.data[start + offset : start + offset + size]
 
 
+def remarks(image: Image) -> list[str]:
+    """Return what speaks against the CPU that the places come from, in words; empty if nothing does."""
+    found = []
+    caps, data = image.caps, image.data
+    whole = caps.standard(caps.user).end
+    if image.format == "standard" and any(data[whole:]):
+        found.append(
+            f"it has {len(data)} bytes, and beyond the {whole} of {caps.cpu.name}'s layout they are not all 0: "
+            "is it another CPU's image?"
+        )
+    elif image.format == "standard" and len(data) > whole and len(data) % 4096:
+        found.append(f"it has {len(data)} bytes, {caps.cpu.name}'s layout {whole}: is it another CPU's image?")
+    named = int.from_bytes(data[464:472], "little")  # struct user_xstateregs: XCR0, or the user features
+    beyond = named & complement(caps.user)
+    if named & LEGACY == LEGACY and not named >> 62 and beyond:
+        found.append(
+            f"its software bytes name the features {named:#x}, of which {caps.cpu.name} has not "
+            f"{caps.cpu.catalogue.names(beyond)}"
+        )
+    return found
+
+
 def _places(caps: Capabilities, layout: Format, mask: int) -> Places:
+    if layout not in {"standard", "compacted"}:
+        raise UsageError(f"there is no format {layout!r}", cure="standard or compacted")
     return caps.compacted(mask) if layout == "compacted" else caps.standard(mask)
 
 
@@ -198,7 +225,7 @@ def convert(
     *,
     components: int | None = None,
     software: bool = True,
-    caps: Capabilities | None = None,
+    caps: Cpu | Capabilities | None = None,
 ) -> bytes:
     """Return the state of *image* in another format, with other components, or laid out for another CPU.
 
@@ -213,6 +240,8 @@ def convert(
     Raises:
         UsageError: the CPU has no such component, or state would be lost that nobody named.
     """
+    if isinstance(caps, Cpu):
+        caps = Capabilities(caps)
     caps = image.caps if caps is None else caps
     target = image.components if components is None else components
     if components is not None:
@@ -255,6 +284,8 @@ def encode(
         used |= _SSE  # a compacted image has no other way to say it
     for name, value in values.items():
         register = regs.find(name, caps.sizes)
+        if len(value) != register.size:
+            raise UsageError(f"{name} takes {register.size} bytes, not {len(value)}")
         regs.write(register, sections, value)
         used |= register.components
     for name, value in values.items():
@@ -371,7 +402,7 @@ def _require_known(caps: Capabilities, mask: int, layout: Format) -> None:
     if unknown:
         bit = next(bits(unknown))
         why = "is a supervisor component" if caps.supervisor >> bit & 1 else f"is none of {caps.cpu.name}"
-        raise UsageError(f"component {bit} {why}: {layout} format has no place for it")
+        raise UsageError(f"component {bit} ({caps.cpu.catalogue.name(bit)}) {why}: {layout} format has no place for it")
 
 
 def _build(

@@ -149,10 +149,11 @@ class Register:
                 value = bytes.fromhex(digits)
         except (ValueError, OverflowError):
             value = None
-        if value is None or len(value) != self.size or not digits.isascii():
-            form = f"a hex number of at most {self.size} bytes" if self.number else f"{self.size} bytes in hex"
+        if value is None or len(value) != self.size or not digits.isascii() or not digits.isalnum():
+            number = f"a hex number of at most {self.size} bytes"
+            form = number if self.number else f"{self.size} bytes in hex, in memory order"
             shown = text if len(text) <= 40 else f"{text[:40]}..."
-            raise UsageError(f"{self.name} must be {form}, in memory order, not {shown!r}")
+            raise UsageError(f"{self.name} must be {form}, not {shown!r}")
         return value
 
 

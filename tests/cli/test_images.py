@@ -290,3 +290,101 @@ def test_the_cpu_may_come_behind_the_options(tmp_path: pathlib.Path) -> None:
     assert _run("encode --cpu haswell -o x.img") == 0
     assert _run("explain x.img --op xrstor64 cpu.json") == 0
     assert _run("explain x.img cpu.json --op xrstor64") == 0
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_image_of_another_cpu_is_suspected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("encode --cpu sapphire-rapids --set k1=0xff -o spr.img") == 0
+    found = _json("show spr.img --cpu zen4", capsys)
+    assert isinstance(found["notes"], list)
+    assert "another CPU's image?" in found["notes"][0]
+    assert _run("show spr.img --cpu zen4") == 0
+    assert "note: spr.img: it has 11008 bytes" in capsys.readouterr().err
+    assert _json("show spr.img --cpu sapphire-rapids", capsys)["notes"] == []
+
+
+def test_software_bytes_may_name_features_that_the_cpu_lacks(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray((folder / "user.img").read_bytes())
+    data[464:472] = (0x602E7).to_bytes(8, "little")
+    pathlib.Path("amx.img").write_bytes(data)
+    assert _run("show amx.img --cpu zen4") == 0
+    assert "of which zen4 has not XTILECFG|XTILEDATA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"), [(b"\x7fELF", "an ELF file"), (b"MDMP", "a minidump"), (b"\x1f\x8b", "compressed")]
+)
+def test_a_file_that_holds_images_is_none(
+    folder: pathlib.Path, head: bytes, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "other").write_bytes(head + bytes(4096))
+    assert _run("show other --cpu zen4") == 2
+    assert kind in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--mask x87,SSE --add AVX",
+        "--mask x87,SSE --strip AVX",
+        "--add opmask --strip opmask",
+        "--for-cpu no-such-cpu",
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_options_that_contradict_each_other_are_refused(arguments: str) -> None:
+    assert _run(f"convert user.img --cpu zen4 {arguments} -o x.img") == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_a_mask_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("convert user.img --cpu zen4 --mask x87,SSE,AVX -o x.img") == 0
+    assert "left out: opmask" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mask", ["-1", "0xffffffffffffffff", "all"])
+@pytest.mark.usefixtures("folder")
+def test_every_bit_of_the_instruction_mask(mask: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _json(f"explain user.img --op xrstor64 --cpu zen4 --rfbm={mask}", capsys)["rfbm"] == "0x2e7"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--op ptrace --rfbm 1", "--op kvm --cpl 3", "--op xrstor --features all", "--op ptrace --features CET_S"],
+)
+@pytest.mark.usefixtures("folder")
+def test_options_that_do_not_apply_are_refused(arguments: str) -> None:
+    assert _run(f"explain user.img --cpu zen4 {arguments}") == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["show - --cpu zen4", "vectors run -", "vectors check -", "encode --registers - --cpu zen4 -o y"],
+)
+@pytest.mark.usefixtures("folder")
+def test_closed_standard_input_is_said(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert _run(command) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", '{"case": {"cpu": "zen4", "op": "xgetbv"}, "result": {}}', '{"case": {}, "result": {"memori": ""}}'],
+)
+def test_nothing_to_check_is_no_success(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+    assert _run("vectors check -") == 2
+
+
+def test_a_name_that_stands_twice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"cpu": "zen4", "op": "xgetbv", "xcr0": "7", "xcr0": "3"}'))
+    assert _run("vectors run -") == 2
+    assert "'xcr0' stands twice" in capsys.readouterr().err
+    assert _run("encode --cpu zen4 --set k1=1 --set k1=2 -o /dev/null") == 2

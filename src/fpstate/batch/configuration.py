@@ -52,7 +52,7 @@ class Configuration:
         profile: Profile | None = None,
         threads: int = 1,
     ) -> None:
-        require(threads >= 1, f"threads must be 1 or more, not {threads}")
+        require(type(threads) is int and threads >= 1, f"threads must be a number, 1 or more, not {threads}")
         self.threads = threads
         self.caps = cpu if isinstance(cpu, Capabilities) else Capabilities(cpu)
         self.xcr0, self.xss, self.xfd = xcr0, xss, xfd

@@ -57,7 +57,7 @@ class Images(Configuration):
     ) -> tuple[Bytes, Outcomes]:
         """Return the images without the components in *mask*: no data, and in compacted format no place either."""
         made = self._out(images, out, images.shape[1])
-        return self._build(images, made, (complement(mask & ~COMPACTED), 0), software=software)
+        return self._build(images, made, (complement(mask & ALL & ~COMPACTED), 0), software=software)
 
     def add(
         self, images: Bytes, mask: int, *, out: Bytes | None = None, software: bool = True

@@ -148,9 +148,10 @@ class Instructions(Configuration):
             wide: REX.W.
             used: what is in use, where that is sticky or tracked.
         """
-        p = self.processor(row, used)
+        require(image.ndim == 1, "image must be one row")
+        p, name = self.processor(row, used), op.removesuffix("64")
         try:
-            execute(p, f"{op}64" if wide else op, Memory(bytearray(image.tobytes()), _BASE), _BASE, rfbm)
+            execute(p, f"{name}64" if wide else name, Memory(bytearray(image.tobytes()), _BASE), _BASE, rfbm)
         except Fault as fault:
             return fault
         return None

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import numpy as np
 
 from fpstate.batch import linux
-from fpstate.batch.configuration import NO_COLUMN, Configuration, Outcomes, rows
+from fpstate.batch.configuration import NO_COLUMN, Configuration, Outcomes, require, rows
 from fpstate.batch.registers import Bytes
 from fpstate.batch.source import CODES, FX_ONLY
 from fpstate.errors import UsageError
@@ -49,6 +49,8 @@ def rule(code: int, against: Against = "xrstor") -> Rule | None:
         against: what `Validation.validate` was asked; what an instruction returns is of "xrstor".
     """
     rules = list((copyin.RULES if against in {"ptrace", "kvm", "sigreturn"} else RULES).values())
+    if not 0 <= code <= len(rules):
+        raise UsageError(f"{code} is no outcome of {against}")
     return rules[code - 1] if code else None
 
 
@@ -78,7 +80,8 @@ class Validation(Configuration):
         """
         if against in {"xrstor", "xrstors"}:
             return self._by_instruction(images, against, rfbm)
-        chosen = self.xcr0 & complement(disabled(self.xcr0, self.xfd)) if features is None else features
+        chosen = self.xcr0 & complement(disabled(self.xcr0, self.xfd)) if features is None else features & ALL
+        require(size is None or size >= 0, f"size must not be negative: {size}")
         if against == "sigreturn":
             return self._sigreturn(images, chosen & self.xcr0, size)
         if against == "ptrace":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from fpstate import cpu as cpus
 from fpstate import image as images
-from fpstate.cli.image import read_image, write_image
+from fpstate.cli.image import other_cpu, read_as, write_image
 from fpstate.cli.source import add_output, add_source, emit, load
 from fpstate.cli.streams import complain
 from fpstate.errors import UsageError
@@ -28,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strip", metavar="MASK", help="leave these components out")
     parser.add_argument("--add", metavar="MASK", help="give these components a place, in their initial configuration")
     parser.add_argument("--init-fill", action="store_true", help="write initial bytes where XSTATE_BV is 0")
-    parser.add_argument("--for-cpu", metavar="NAME", help="lay the image out for this CPU of the built-in table")
+    parser.add_argument("--for-cpu", metavar="NAME", help="lay the image out for this CPU: a name, a file, or host")
     add_source(parser)
     add_output(parser)
 
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.output == "-":
         raise UsageError("--json and the image cannot both go to standard output", cure="give --output FILE")
     cpu = load(args)
-    source = images.read(read_image(args.image), cpu)
+    source = read_as(args.image, cpu)
     made = _converted(args, source)
     write_image(args.output, made.data)
     if args.output != "-":
@@ -49,18 +48,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _converted(args: argparse.Namespace, source: images.Image) -> images.Image:
-    """Apply what the arguments ask for, one after the other."""
+    """Apply what the arguments ask for: strip, then add, then the rest.
+
+    Raises:
+        UsageError: the arguments contradict each other.
+    """
     caps = source.caps
+    if args.mask is not None and (args.strip or args.add):
+        raise UsageError("--mask says which components have a place: --strip and --add cannot change that")
 
     def mask(text: str | None) -> int:
         return 0 if text is None else caps.cpu.catalogue.parse_mask(text, everything=source.components)
 
+    both = mask(args.strip) & mask(args.add)
+    if both:
+        raise UsageError(f"--strip and --add both name {caps.cpu.catalogue.names(both)}")
     if args.strip:
         source = images.read(images.strip(source, mask(args.strip)), caps)
     if args.add:
         source = images.read(images.add(source, mask(args.add)), caps)
     components = None if args.mask is None else mask(args.mask)
-    target = Capabilities(cpus.by_name(args.for_cpu)) if args.for_cpu else caps
+    target = Capabilities(other_cpu(args.for_cpu, caps.cpu)) if args.for_cpu else caps
     data = images.convert(source, args.to or source.format, components=components, caps=target)
     made = images.read(data, target)
     return images.read(images.init_fill(made), target) if args.init_fill else made

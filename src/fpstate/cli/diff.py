@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from fpstate import cpu as cpus
 from fpstate import image as images
-from fpstate.cli.image import read_image
+from fpstate.cli.image import other_cpu, read_as
 from fpstate.cli.source import add_output, add_source, emit, load
 from fpstate.errors import UsageError
 from fpstate.report import diff as report
@@ -22,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="the bytes of an XSAVE area; - is standard input")
     parser.add_argument("b", metavar="B", help="another; its format may differ")
     add_source(parser)
-    parser.add_argument("--b-cpu", metavar="NAME", help="the CPU of B, if it is another: one of the built-in table")
+    parser.add_argument("--b-cpu", metavar="NAME", help="the CPU of B, if it is another: a name, a file, or host")
     add_output(parser)
 
 
@@ -31,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if args.a == args.b == "-":
         raise UsageError("A and B cannot both be standard input")
     cpu = load(args)
-    other = cpus.by_name(args.b_cpu, catalogue=cpu.catalogue) if args.b_cpu else cpu
-    a, b = images.read(read_image(args.a), cpu), images.read(read_image(args.b), other)
+    other = other_cpu(args.b_cpu, cpu) if args.b_cpu else cpu
+    a, b = read_as(args.a, cpu), read_as(args.b, other)
     found = images.register_differences(a, b)
     emit(args, report.document(a, b, found), report.text(a, b, found))
     return 1 if found else 0

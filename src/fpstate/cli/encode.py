@@ -9,10 +9,11 @@ from typing import Any
 
 from fpstate import image as images
 from fpstate import registers as regs
-from fpstate.cli.image import read_image, write_image
+from fpstate.cli.image import read_as, read_image, write_image
 from fpstate.cli.source import add_source, load
 from fpstate.errors import UnreadableInput, UsageError
 from fpstate.isa import Capabilities
+from fpstate.vectors import fields
 
 __all__ = ["configure", "run"]
 
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the image."""
     caps = Capabilities(load(args))
-    start = None if args.image is None else images.read(read_image(args.image), caps)
+    start = None if args.image is None else read_as(args.image, caps)
     layout = args.format or (start.format if start is not None else "standard")
     components = None
     if args.mask is not None:
@@ -55,6 +56,8 @@ def _assignments(texts: list[str], sizes: Mapping[int, int]) -> dict[str, bytes]
         if not equals:
             raise UsageError(f"--set {text[:40]!r} must be REG=VALUE")
         register = regs.find(name.strip(), sizes)
+        if register.name in found:
+            raise UsageError(f"{register.name} is set twice")
         found[register.name] = register.parse(value)
     return found
 
@@ -68,7 +71,7 @@ def _from_file(path: str | None, sizes: Mapping[int, int]) -> dict[str, bytes]:
     if path is None:
         return {}
     try:
-        document: Any = json.loads(read_image(path))
+        document: Any = json.loads(read_image(path).decode("utf-8-sig"), object_pairs_hook=fields.once)
     except RecursionError as error:
         raise UnreadableInput(f"{path} is nested too deeply") from error
     except UnreadableInput:

@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from fpstate.cli.streams import forget
+from fpstate import cpu as cpus
+from fpstate.cli.streams import complain, forget
 from fpstate.cpu import xcr0
 from fpstate.cpu.model import Cpu
 from fpstate.errors import FpstateError, UnreadableInput, UsageError
+from fpstate.image import Image, read, remarks
 from fpstate.isa import Capabilities, Processor
 from fpstate.isa import profile as profiles
 
-__all__ = ["add_machine", "machine", "read_image", "write_image"]
+__all__ = ["add_machine", "machine", "other_cpu", "read_as", "read_image", "write_image"]
 
 _LARGEST: Final = 1 << 20
 
@@ -27,6 +29,11 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--xss", metavar="MASK", help="IA32_XSS (default: all that the CPU has)")
     parser.add_argument("--xfd", metavar="MASK", default="0", help="IA32_XFD (default: 0)")
     parser.add_argument("--profile", metavar="NAME", help="how the CPU uses the freedom that the architecture leaves")
+
+
+def other_cpu(name: str, cpu: Cpu) -> Cpu:
+    """Return another CPU than *cpu*: ``host``, a name of the built-in table, or a file with a / or a . in its path."""
+    return cpus.named_or_file(name, cpu.catalogue)
 
 
 def machine(args: argparse.Namespace, cpu: Cpu) -> Processor:
@@ -42,12 +49,33 @@ def machine(args: argparse.Namespace, cpu: Cpu) -> Processor:
         value = everything if text is None else cpu.catalogue.parse_mask(text, everything=everything)
         beyond = value & ~everything
         if beyond:
-            raise UsageError(f"--{name} {value:#x} has {cpu.catalogue.names(beyond)}, which {cpu.name} has not")
+            what = {"xcr0": "enable in XCR0", "xss": "enable in IA32_XSS", "xfd": "disable by XFD"}[name]
+            raise UsageError(f"--{name} {value:#x} has {cpu.catalogue.names(beyond)}, which {cpu.name} cannot {what}")
         setattr(p, name, value)
     broken = xcr0.fault(p.xcr0)
     if broken is not None:
         raise UsageError(f"--xcr0 {p.xcr0:#x} is none that XSETBV accepts: {broken.text}")
     return p
+
+
+def read_as(path: str, cpu: Cpu | Capabilities) -> Image:
+    """Return the image in a file, laid out as *cpu* does; what speaks against that goes to standard error.
+
+    Raises:
+        FpstateError: the file cannot be read, or is no such image; names it.
+    """
+    data = read_image(path)
+    try:
+        image = read(data, cpu)
+    except FpstateError as refusal:
+        raise type(refusal)(f"{_named(path)}: {refusal}") from refusal
+    for remark in remarks(image):
+        complain(f"fpstate: note: {_named(path)}: {remark}")
+    return image
+
+
+def _named(path: str) -> str:
+    return "standard input" if path == "-" else path
 
 
 def read_image(path: str) -> bytes:
@@ -56,20 +84,39 @@ def read_image(path: str) -> bytes:
     Raises:
         UnreadableInput: it cannot be read, is empty, or larger than 1 MiB.
     """
-    where = "standard input" if path == "-" else path
+    where = _named(path) or "a file without a name"
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise UnreadableInput("standard input is closed")
             data = sys.stdin.buffer.read(_LARGEST + 1)
+        elif not path:
+            raise UnreadableInput("a file must have a name")
         else:
             with Path(path).open("rb") as file:
                 data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        if isinstance(error, FpstateError):
+            raise
         raise UnreadableInput(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise UnreadableInput(f"{where} is empty")
     if len(data) > _LARGEST:
         raise UnreadableInput(f"{where} is larger than {_LARGEST >> 20} MiB: no XSAVE image is")
+    for magic, kind in _OTHERS.items():
+        if data.startswith(magic):
+            raise UnreadableInput(f"{where} is {kind}, not an XSAVE image", cure="take the image out of it")
     return data
+
+
+_OTHERS: Final = {
+    b"\x7fELF": "an ELF file: a core's images are in its NT_X86_XSTATE notes",
+    b"MDMP": "a minidump: its images are in CONTEXT_EX records",
+    b"\x1f\x8b": "compressed",
+    b"\x28\xb5\x2f\xfd": "compressed",
+    b"\xfd7zXZ": "compressed",
+}
+"""Files that hold images, and are none."""
 
 
 def write_image(path: str, data: bytes) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from fpstate import image as images
 from fpstate import registers as regs
-from fpstate.cli.image import read_image
+from fpstate.cli.image import read_as
 from fpstate.cli.source import add_output, add_source, emit, load
 from fpstate.report import show as report
 
@@ -27,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print header, components and registers."""
-    image = images.read(read_image(args.image), load(args))
+    image = read_as(args.image, load(args))
     wanted = [regs.find(name, image.caps.sizes) for name in args.reg or ()]
     values = report.values(image, wanted, everything=args.all)
     emit(args, report.document(image, values), report.text(image, values, brief=bool(wanted)))

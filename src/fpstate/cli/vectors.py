@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from fpstate.cli.image import add_machine, machine
-from fpstate.cli.source import add_source, load, number
+from fpstate.cli.source import add_source, load
 from fpstate.cli.streams import complain, put
 from fpstate.cpu.model import Cpu
 from fpstate.errors import CannotTell, FpstateError, UnreadableInput, UsageError
@@ -39,10 +39,17 @@ def _configure_generate(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     parser.add_argument("--op", metavar="NAME", default="all", help="instructions, joined by commas, or all")
     parser.add_argument("--rule", metavar="ID", help="only cases that break this rule, or all: some for each rule")
-    parser.add_argument("--count", metavar="N", type=number, default=100, help="cases (with --rule all: a rule)")
-    parser.add_argument("--seed", metavar="N", type=number, default=0, help="another seed gives other cases")
+    parser.add_argument("--count", metavar="N", type=_count, default=100, help="cases (with --rule all: a rule)")
+    parser.add_argument("--seed", metavar="N", type=_count, default=0, help="another seed gives other cases")
     add_machine(parser)
     parser.add_argument("--results", action="store_true", help='print {"case": {...}, "result": {...}}')
+
+
+def _count(text: str) -> int:
+    """Read a number of up to nine digits."""
+    if not text.isdecimal() or not text.isascii() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} must be a number of at most 9 digits")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,13 +59,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Print a result a case; one that is none gets ``{"error": ...}`` in its place, and the exit status is 2."""
+    """Print a result a case; one that is none gets ``{"error": ...}`` in its place, and the exit status is 2.
 
-    def one(document: fields.Document) -> int:
+    Of a line with a case and a result the case is executed.
+    """
+
+    def one(line: int, document: fields.Document) -> int:
+        case = document["case"] if set(document) == {"case", "result"} else document
         try:
-            answer = result.run_document(document)
+            answer = result.run_document(case)
         except FpstateError as refusal:
-            put(json.dumps({**_identity(document), "error": str(refusal)}))
+            put(json.dumps({**_identity(case), "line": line, "error": str(refusal)}))
             return 2
         put(json.dumps(answer))
         return 0
@@ -70,16 +81,18 @@ def _check(args: argparse.Namespace) -> int:
     """Print the lines that differ, and how many did not: exit 1 if any."""
     checked = wrong = 0
 
-    def one(document: fields.Document) -> int:
+    def one(line: int, document: fields.Document) -> int:
         nonlocal checked, wrong
         differences = result.check(document)
         checked += 1
         if differences:
             wrong += 1
-            put(json.dumps({**_identity(document.get("case", {})), "line": checked, "differences": differences}))
+            put(json.dumps({**_identity(document.get("case", {})), "line": line, "differences": differences}))
         return 1 if differences else 0
 
     status = _each_line(args.file, one)
+    if not checked:
+        raise UnreadableInput("there is no result to check")
     complain(f"{checked} results checked, {wrong} differ")
     return status
 
@@ -88,8 +101,8 @@ def _identity(document: object) -> fields.Document:
     return {"id": document["id"]} if isinstance(document, dict) and "id" in document else {}
 
 
-def _each_line(path: str, act: Callable[[fields.Document], int]) -> int:
-    """Call *act* with each object of the file and return the highest status.
+def _each_line(path: str, act: Callable[[int, fields.Document], int]) -> int:
+    """Call *act* with the number and the object of each line of the file and return the highest status.
 
     Raises:
         FpstateError: the file cannot be read, or *act* refuses an object; names the line.
@@ -97,7 +110,7 @@ def _each_line(path: str, act: Callable[[fields.Document], int]) -> int:
     status = 0
     for line, document in fields.read_lines(_lines(path)):
         try:
-            status = max(status, act(document))
+            status = max(status, act(line, document))
         except UnreadableInput as refusal:
             raise UnreadableInput(f"line {line}: {refusal}") from refusal
         except FpstateError as refusal:
@@ -112,8 +125,10 @@ def _lines(path: str) -> Iterator[str]:
         UnreadableInput: it cannot be read, or is not UTF-8.
     """
     where = "standard input" if path == "-" else path
+    if path == "-" and sys.stdin is None:
+        raise UnreadableInput("standard input is closed")
     try:
-        with contextlib.nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:  # noqa: PTH123
+        with contextlib.nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8-sig") as file:  # noqa: PTH123
             while line := file.readline(fields.LONGEST_LINE + 1):
                 yield line
     except UnicodeDecodeError as error:
@@ -182,8 +197,8 @@ def _breaking(generator: Generator, ops: list[str], rule: str, count: int) -> It
 
 def _operations(text: str, caps: Capabilities | None) -> list[str]:
     """Return the instructions asked for; of ``all`` those that *caps* has."""
-    if text != "all":
-        asked = [op.strip().lower() for op in text.split(",")]
+    if text.strip().lower() != "all":
+        asked = [op.strip().lower() for op in text.split(",") if op.strip().lower() != "all"]
         unknown = [op for op in asked if op not in INSTRUCTIONS]
         if unknown:
             raise UsageError(f"{unknown[0][:40]!r} is no instruction", cure=f"they are {', '.join(INSTRUCTIONS)}")

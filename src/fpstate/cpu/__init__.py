@@ -15,7 +15,7 @@ from fpstate.cpu.model import Component, Cpu
 from fpstate.errors import UsageError
 from fpstate.xfeatures import CATALOGUE, MIN_SIZE, Catalogue
 
-__all__ = ["Component", "Cpu", "by_name", "conclude", "load", "load_all", "this_host"]
+__all__ = ["Component", "Cpu", "by_name", "conclude", "load", "load_all", "named_or_file", "this_host"]
 
 
 def this_host(*, catalogue: Catalogue = CATALOGUE) -> Cpu:
@@ -118,13 +118,19 @@ def _conclude_file(dump: Dump, path: str, base: str | None, catalogue: Catalogue
     if base is not None and not dump.modifiers:
         raise UsageError(f"{where} is no CPU template: --base goes with one")
     if base is not None:
-        below = _base(base, catalogue)
+        below = named_or_file(base, catalogue)
         dump = Dump(format=dump.format, leaves=_modified(below, dump.modifiers), notes=dump.notes)
         name, source = f"{below.name} under {where}", f"{source} applied to {below.source}"
     return conclude(dump, name=name, source=source, catalogue=catalogue)
 
 
-def _base(base: str, catalogue: Catalogue) -> Cpu:
+def named_or_file(base: str, catalogue: Catalogue = CATALOGUE) -> Cpu:
+    """Return this host for ``host``, else the CPU of the built-in table, else that of a file with / or . in its path.
+
+    Raises:
+        UsageError: the table has no such CPU, and it is no path.
+        UnreadableInput: the file cannot be read or is of no known kind.
+    """
     if base == "host":
         return this_host(catalogue=catalogue)
     try:

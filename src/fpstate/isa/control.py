@@ -7,7 +7,7 @@ from typing import Final
 from fpstate import registers as regs
 from fpstate.cpu import xcr0
 from fpstate.isa import values
-from fpstate.isa.masks import complement
+from fpstate.isa.masks import ALL, complement
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT, Register
@@ -61,7 +61,7 @@ def xsetbv(p: Processor, ecx: int, value: int) -> None:
     _check_osxsave(p)
     if p.cpl:
         raise Fault("cpl", f"CPL is {p.cpl}")
-    ecx &= 0xFFFFFFFF
+    ecx, value = ecx & 0xFFFFFFFF, value & ALL
     if ecx:
         raise Fault("xcr-index", f"ECX is {ecx:#x}")
     _check_supported("xcr0-unsupported", "XCR0", value, p.caps.user)
@@ -90,7 +90,7 @@ def wrmsr(p: Processor, ecx: int, value: int) -> None:
     Raises:
         Fault: CPL is not 0, the MSR is none that extended state has, or it does not accept *value*.
     """
-    where = _msr(p, ecx)
+    where, value = _msr(p, ecx), value & ALL
     if isinstance(where, Register):
         if where.parts[0].bit == _PT and p.sections[_PT][0] & 1 and not (where.name == "rtit_ctl" and not value & 1):
             raise Fault("pt-enabled", "IA32_RTIT_CTL.TraceEn is 1", bit=0)

@@ -143,7 +143,7 @@ class Processor(_Modes):
 
     @mxcsr.setter
     def mxcsr(self, value: int) -> None:
-        self.legacy[MXCSR] = value.to_bytes(4, "little")
+        self.legacy[MXCSR] = (value & 0xFFFFFFFF).to_bytes(4, "little")
 
     # Registers by name
 

@@ -103,7 +103,13 @@ def _rows() -> tuple[Rule, ...]:
             "SDM vol. 1, 13.7, footnote",
             "round the address up",
         ),
-        Rule("page-read", "#PF", "the area must be readable", "SDM vol. 1, 13.13", "map the page"),
+        Rule(
+            "page-read",
+            "#PF",
+            "the area must be readable",
+            "SDM vol. 1, 13.13",
+            "map the page; where the image is a file, give all of it",
+        ),
         Rule(
             "page-write",
             "#PF",

@@ -89,7 +89,7 @@ def _beyond_the_end(fault: Fault, size: int) -> Fault:
     at = (fault.address or _ADDRESS) - _ADDRESS
     return Fault(
         fault.rule.id,
-        f"byte {at} may be read, and the image ends after {size} bytes: give the whole area, or a narrower RFBM",
+        f"byte {at} may be read, and the image ends after {size} bytes",
         offset=at,
         address=fault.address,
         error_code=fault.error_code,

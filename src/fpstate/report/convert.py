@@ -10,7 +10,12 @@ __all__ = ["document", "text"]
 
 def document(source: Image, made: Image) -> Document:
     """Return both headers and sizes."""
-    return {"schema": SCHEMA, "from": _one(source), "to": _one(made)}
+    return {"schema": SCHEMA, "from": _one(source), "to": _one(made), "lost": _lost(source, made)}
+
+
+def _lost(source: Image, made: Image) -> str:
+    """Return the components that were in use and have no place in the result, in names."""
+    return source.caps.cpu.catalogue.names(source.xstate_bv & ~made.xstate_bv)
 
 
 def _one(image: Image) -> Document:
@@ -28,9 +33,12 @@ def _one(image: Image) -> Document:
 
 def text(source: Image, made: Image) -> str:
     """Return one line."""
-    return f"{_words(source)} -> {_words(made)}"
+    lost = _lost(source, made)
+    return f"{_words(source)}\n-> {_words(made)}" + (f"\nleft out: {lost}" if lost != "none" else "")
 
 
 def _words(image: Image) -> str:
     names = image.caps.cpu.catalogue.names
-    return f"{image.format}, {image.places.end} bytes, {names(image.components)} (in use: {names(image.xstate_bv)})"
+    has = names(image.components)
+    in_use = names(image.xstate_bv)
+    return f"{image.format}, {image.places.end} bytes, {has}" + (f"; in use {in_use}" if in_use != has else "")

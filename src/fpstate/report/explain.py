@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fpstate.isa import Fault, Processor, Rule
 from fpstate.isa.verdict import Verdict
 from fpstate.linux.copyin import Finding
@@ -102,24 +104,48 @@ def _indented(rows: list[list[str]]) -> str:
     return "\n".join(f"  {line}" for line in table((), rows).splitlines())
 
 
-def finding_document(p: Processor, way: str, policy: Policy, finding: Finding | None) -> Document:
+class Question(NamedTuple):
+    """What the kernel was asked: a *way* in, for a task or vCPU with the user *features*."""
+
+    processor: Processor
+    way: str
+    policy: Policy
+    features: int
+    image: bytes
+
+    @property
+    def fields(self) -> tuple[int, int]:
+        """XSTATE_BV and XCOMP_BV, 0 where the image ends before them."""
+        return int.from_bytes(self.image[512:520], "little"), int.from_bytes(self.image[520:528], "little")
+
+
+def finding_document(question: Question, finding: Finding | None) -> Document:
     """Return what the kernel does with the image."""
+    xstate_bv, xcomp_bv = question.fields
     return {
         "schema": SCHEMA,
-        "op": way,
-        **_machine(p),
-        "policy": policy.name,
+        "op": question.way,
+        **_machine(question.processor),
+        "policy": question.policy.name,
+        "features": hexmask(question.features),
+        "size": len(question.image),
+        "xstate_bv": hexmask(xstate_bv),
+        "xcomp_bv": hexmask(xcomp_bv),
         "outcome": "accepted" if finding is None else "fx-only" if finding.effect == "fx-only" else "refused",
         "effect": None if finding is None else finding.effect,
         "finding": None if finding is None else _broken(finding.rule, finding.detail, finding.bit, finding.offset),
     }
 
 
-def finding_text(way: str, policy: Policy, finding: Finding | None) -> str:
+def finding_text(question: Question, finding: Finding | None) -> str:
     """Return the same as a short table."""
-    head = f"{bold(way)}, {policy.name}"
+    cpu = question.processor.cpu
+    head = (
+        f"{bold(question.way)} under {question.policy.name} on {cpu.name}, "
+        f"user features {question.features:#x} {cpu.catalogue.names(question.features)}"
+    )
     if finding is None:
-        return f"{head}\naccepted"
+        return f"{head}\naccepted: XSTATE_BV {question.fields[0]:#x} {cpu.catalogue.names(question.fields[0])}"
     rows = _rows(finding.rule, finding.detail, finding.bit, finding.offset)
     rows = [[name, f"Linux, {cell}" if name == "source" else cell] for name, cell in rows]
     return f"{head}\n{warn(finding.effect)}\n{_indented(rows)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fpstate.image import Image
+from fpstate.image import Image, remarks
 from fpstate.image import registers as image_registers
 from fpstate.registers import Register
 from fpstate.report import SCHEMA, Document, hexmask
@@ -47,6 +47,7 @@ def document(image: Image, registers: Mapping[str, str]) -> Document:
             for bit, name, state, offset, size in _components(image)
         ],
         "registers": dict(registers),
+        "notes": remarks(image),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fpstate.errors import UnreadableInput
 
-__all__ = ["LONGEST_LINE", "Document", "hex_bytes", "hex_number", "quoted", "read_lines", "text"]
+__all__ = ["LONGEST_LINE", "Document", "hex_bytes", "hex_number", "once", "quoted", "read_lines", "text"]
 
 Document = dict[str, Any]
 
@@ -28,14 +28,30 @@ def read_lines(lines: Iterable[str]) -> Iterator[tuple[int, Document]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            found = json.loads(line, object_pairs_hook=once)
         except RecursionError as error:
             raise UnreadableInput(f"line {number} is nested too deeply") from error
+        except UnreadableInput as refusal:
+            raise UnreadableInput(f"line {number}: {refusal}") from refusal
         except ValueError as error:
-            raise UnreadableInput(f"line {number} is not JSON: {error}", cure="give one object a line") from error
+            why = "a number is too long" if "int_max_str" in str(error) else str(error)
+            raise UnreadableInput(f"line {number} is not JSON: {why}", cure="give one object a line") from error
         if not isinstance(found, dict):
             raise UnreadableInput(f"line {number} is not a JSON object")
         yield number, found
+
+
+def once(pairs: list[tuple[str, Any]]) -> Document:
+    """Return an object in which no name stands twice.
+
+    Raises:
+        UnreadableInput: one does.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise UnreadableInput(f"{quoted(next(n for n in names if names.count(n) > 1))} stands twice in an object")
+    return found
 
 
 def hex_number(value: object, what: str, *, width: int = 64) -> int:
@@ -85,5 +101,7 @@ def quoted(value: object) -> str:
     """Return *value* as a message may quote it."""
     if isinstance(value, list | dict):
         return f"{'an array' if isinstance(value, list) else 'an object'} of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     shown = repr(value) if not isinstance(value, int) or abs(value) < 1 << 80 else "a larger number"
     return shown if len(shown) <= 40 else f"{shown[:40]}..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fpstate import registers as regs
 from fpstate.errors import UnreadableInput
@@ -24,6 +24,8 @@ def run_document(document: Document) -> Document:
     Raises:
         FpstateError: it is no case; names the field.
     """
+    if not isinstance(document, Mapping):
+        raise UnreadableInput(f"a case must be an object, not {quoted(document)}")
     case = decode(document)
     return encode(case, run(case))
 
@@ -56,6 +58,10 @@ def _fault(fault: Fault) -> Document:
     return found
 
 
+_COMPARED: Final = ("memory", "registers", "fault", "value")
+"""The fields of a result that are compared."""
+
+
 def check(document: Mapping[str, Any]) -> list[str]:
     """Compare another implementation's result with the model's.
 
@@ -72,6 +78,13 @@ def check(document: Mapping[str, Any]) -> list[str]:
     case, result = document.get("case"), document.get("result")
     if not isinstance(case, Mapping) or not isinstance(result, Mapping):
         raise UnreadableInput('a line to check must be {"case": {...}, "result": {...}}')
+    unknown = sorted(set(result) - {*_COMPARED, "id", "xinuse"})
+    if unknown:
+        raise UnreadableInput(
+            f"a result has no field {quoted(unknown[0])}", cure=f"fields are id, {', '.join(_COMPARED)}"
+        )
+    if not any(name in result for name in _COMPARED):
+        raise UnreadableInput(f"a result must have one of {', '.join(_COMPARED)}: there is nothing to compare")
     expected = run_document(dict(case))
     differences = []
     if "memory" in result:
