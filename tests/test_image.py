@@ -201,7 +201,7 @@ def test_state_is_not_lost_unless_it_is_named() -> None:
         UsageError, match=r"component 11 \(CET_U\) is a supervisor component: standard format has no place"
     ):
         convert(source, "standard", components=0x803)
-    with pytest.raises(UsageError, match="component 17 .XTILECFG. is none of zen4"):
+    with pytest.raises(UsageError, match=r"component 17 .XTILECFG. is none of zen4"):
         add(source, 1 << 17)
     with pytest.raises(UsageError, match="has no component 17"):
         source.component(17)
