@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import functools
 import importlib
-import os
 import platform
 import statistics
 import sys
@@ -219,14 +218,6 @@ def broken_promises(place: str, middles: dict[str, float]) -> Iterator[str]:
             yield f"{place}: {name} has less than {FAR_OF_COPY} of a copy's bandwidth"
 
 
-def shared_ways(batch: Batch, rows: int, images: int) -> dict[str, tuple[Work, int, int]]:
-    """Return the ways that all processors share."""
-    threads = os.cpu_count() or 1
-    shared = Batch(batch.caps, xcr0=batch.xcr0, profile=batch.profile, threads=threads)
-    work = Block(shared, rows).work()
-    return {f"{name} [{threads} threads]": (work[name], rows, images) for name in ("xsave", "xrstor", "convert")}
-
-
 def table(title: str, batch: Batch, rounds: int, images: int, *, host: bool) -> list[str]:
     """Measure one layout, print it, and return the promises that were broken."""
     size, broken = batch.image_size(), []
@@ -235,8 +226,6 @@ def table(title: str, batch: Batch, rounds: int, images: int, *, host: bool) -> 
         block = Block(batch, min(rows, images))
         with contextlib.ExitStack() as stack:
             ways = {name: (work, block.rows, images) for name, work in block.work().items()}
-            if not host:
-                ways |= shared_ways(batch, block.rows, images)
             if host:
                 instructions = stack.enter_context(native(block))
                 ways |= {f"native {op}": (work, block.rows, images) for op, work in instructions.items()}
@@ -258,10 +247,7 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     images = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
     print(f"{platform.processor() or platform.machine()}, NumPy {np.__version__}; {rounds} rounds of {images} images")
-    print(
-        "nanoseconds an image: median (minimum to maximum); times the speed of a copy, the CPU, Unicorn; one thread "
-        "where no number is said"
-    )
+    print("nanoseconds an image: median (minimum to maximum); times the speed of a copy, the CPU, Unicorn; one thread")
     broken = table("Intel's layout", Batch(cpus.by_name("ice-lake"), xcr0=0x2E7), rounds, images, host=False)
     try:
         cpu = cpus.this_host()

@@ -113,24 +113,3 @@ def test_threads_may_share_the_rows() -> None:
     alone = batch.images(1000)
     batch.xsave(registers, ALL, alone)
     assert (images == alone).all()
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_share_the_rows_and_change_nothing(threads: int) -> None:
-    cpu = by_name("zen4")
-    alone, shared = (Batch(cpu, xcr0=0x2E7, xss=0x1800, threads=count) for count in (1, threads))
-    rng = np.random.default_rng(1)
-    registers = alone.registers(1001)
-    for start, size in alone.layout.sections.values():
-        registers[:, start : start + size] = rng.integers(0, 2, (1001, size), np.uint8)
-    images = [batch.images(1001) for batch in (alone, shared)]
-    for batch, made in zip((alone, shared), images, strict=True):
-        assert not batch.xsavec(registers, 0x2E7, made).any()
-        made[7, 530] = 1
-    assert (images[0] == images[1]).all()
-    outcomes = [
-        batch.convert(made, "standard", out=made)[1] for batch, made in zip((alone, shared), images, strict=True)
-    ]
-    assert (images[0] == images[1]).all()
-    assert outcomes[0].tolist() == outcomes[1].tolist()
-    assert np.flatnonzero(outcomes[1]).tolist() == [7]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -27,8 +25,6 @@ Outcomes: TypeAlias = NDArray[np.uint8]
 Column: TypeAlias = NDArray[np.uint64]
 """One a row: a mask of components."""
 
-_LEAST_ROWS: Final = 64
-"""Rows that are worth a thread."""
 NO_COLUMN: Final = np.zeros(0, np.uint64)
 
 
@@ -39,7 +35,6 @@ class Configuration:
         layout: where the registers lie in a row of a register file.
         caps, profile: the CPU and its freedoms.
         xcr0, xss, xfd: the control registers.
-        threads: how many threads share the rows of a call; the kernels do not hold the interpreter.
     """
 
     def __init__(
@@ -50,10 +45,7 @@ class Configuration:
         xss: int = 0,
         xfd: int = 0,
         profile: Profile | None = None,
-        threads: int = 1,
     ) -> None:
-        require(type(threads) is int and threads >= 1, f"threads must be a number, 1 or more, not {threads}")
-        self.threads = threads
         self.caps = cpu if isinstance(cpu, Capabilities) else Capabilities(cpu)
         self.xcr0, self.xss, self.xfd = xcr0, xss, xfd
         p = Processor(self.caps, profile)
@@ -84,18 +76,6 @@ class Configuration:
         if found is None:
             found = self._kernels[name, wide] = kernel(self._machines[wide], name)
         return found
-
-    def in_parts(self, count: int, work: Callable[[int, int], object]) -> None:
-        """Call *work* with the first and the end of each part of *count* rows, in as many threads as were asked for."""
-        if self.threads == 1 or count < _LEAST_ROWS * self.threads:
-            work(0, count)
-            return
-        edges = [count * part // self.threads for part in range(self.threads + 1)]
-        list(self._pool.map(work, edges[:-1], edges[1:]))
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads)
 
     @property
     def enabled(self) -> int:

@@ -86,26 +86,19 @@ class Images(Configuration):
         software: bool,
     ) -> tuple[Bytes, Outcomes]:
         """Build each image with its components in the first mask of *target*, and those in the second."""
-        memory, apart = rows("images", images, MIN_SIZE)
-        made, made_apart = rows("out", out, MIN_SIZE)
+        memory = rows("images", images, MIN_SIZE)
+        made = rows("out", out, MIN_SIZE)
         require(len(out) == len(images), f"{len(images)} images and {len(out)} rows for them")
         require(out.flags.writeable, "out is read-only")
         in_place = np.may_share_memory(images, out)
-        require(not in_place or (made, made_apart) == (memory, apart), "images and out overlap and are not the same")
+        require(not in_place or made == memory, "images and out overlap and are not the same")
         flags = (_FORMS[to], int(strict), int(fill), int(software))
         outcome = np.zeros(len(images), np.uint8)
         keep, add = (np.uint64(mask) for mask in target)
-        widths = images.shape[1], out.shape[1]
+        scratch = np.zeros(out.shape[1] if in_place else 0, np.uint8)
+        address = scratch.ctypes.data if in_place else 0
         run = self.kernel("convert")
-
-        def part(first: int, end: int) -> None:
-            scratch = np.zeros(widths[1] if in_place else 0, np.uint8)
-            source = memory + first * apart, apart, widths[0]
-            place = made + first * made_apart, made_apart, widths[1]
-            address = scratch.ctypes.data if in_place else 0
-            run(end - first, *source, *place, outcome[first:end], keep, add, *flags, address)
-
-        self.in_parts(len(images), part)
+        run(len(images), *memory, images.shape[1], *made, out.shape[1], outcome, keep, add, *flags, address)
         return out, outcome
 
 

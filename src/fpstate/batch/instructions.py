@@ -1,7 +1,7 @@
 """The instructions over rows of images and register files.
 
 Nothing is copied: kernels work in place on the caller's arrays, so that a call needs one byte a row, its outcomes,
-beside them.
+beside them.  They let other threads run; one thread uses most of the memory's bandwidth.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class Instructions(Configuration):
         modified: Column | None = None,
     ) -> Outcomes:
         count = len(images)
-        memory, apart = rows("images", images, MIN_SIZE)
-        files, files_apart = rows("registers", registers, self.layout.size)
+        memory = (*rows("images", images, MIN_SIZE), images.shape[1])
+        files = rows("registers", registers, self.layout.size)
         require(count == len(registers), f"{count} images and {len(registers)} register files")
         require(not np.may_share_memory(images, registers), "images and registers overlap")
         in_use, changed = column("used", used, count), column("modified", modified, count)
@@ -126,13 +126,7 @@ class Instructions(Configuration):
             outcome[:] = CODES["cpuid"]
             return outcome
         run = self.kernel(op, wide=wide)
-        mask, width, size = np.uint64(rfbm), images.shape[1], self.image_size(rfbm)
-
-        def part(first: int, end: int) -> None:
-            place = memory + first * apart, apart, width, files + first * files_apart, files_apart
-            run(end - first, *place, in_use[first:end], changed[first:end], outcome[first:end], mask, size)
-
-        self.in_parts(count, part)
+        run(count, *memory, *files, in_use, changed, outcome, np.uint64(rfbm), self.image_size(rfbm))
         return outcome
 
     def explain(
