@@ -67,7 +67,7 @@ def report(total: Tally, seconds: float) -> None:
     print(f"mismatches: {total.wrong}; agreed when tried again, after a preemption: {total.repeated}")
     for mismatch in total.mismatches:
         print(f"\n{'; '.join(mismatch.differences)}\n  steps: {[tuple(step) for step in mismatch.steps]}")
-        print(f"  case: {json.dumps(mismatch.document)}")
+        print(f"  for 'fpstate vectors check': {json.dumps(mismatch.line)}")
     with Executor() as executor:
         print("\nnot exercised:", *Conformance(executor, seed=0).not_exercised, sep="\n  ")
 

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from fpstate.cpu import this_host
 from fpstate.isa import Capabilities, Fault, Memory, Processor, execute, x87
@@ -25,6 +25,7 @@ from fpstate.isa.processor import LEGACY_BYTES
 from fpstate.registers import MXCSR_INIT
 from fpstate.silicon.arena import ARENA_PAGES, Protection
 from fpstate.silicon.executor import Executor
+from fpstate.silicon.minimal import Trial, minimal
 from fpstate.silicon.steps import Outcome, Step, fill
 from fpstate.vectors.case import encode
 from fpstate.vectors.fields import Document
@@ -40,6 +41,7 @@ _PKRU: Final = 1 << 9
 _ATTEMPTS: Final = 4
 _PRESENT: Final = 1
 """Bit 0 of a page fault's error code: whether the kernel had filled in the page, which is its own affair."""
+_SHOWN: Final = 10
 _POISON: Final = 0x6B
 
 
@@ -50,12 +52,20 @@ class Mismatch:
     Attributes:
         differences: what differs, a line each.
         steps: the instructions.
-        document: the case as a test vector, whose ``op`` is the first instruction.
+        line: ``{"case": ..., "result": ...}`` as ``fpstate vectors check`` reads it; the case's ``op`` is the first
+            instruction, and without a second one the result is what the CPU did.
     """
 
     differences: tuple[str, ...]
     steps: tuple[Step, ...]
-    document: Document
+    line: Document
+
+
+class _Verdict(NamedTuple):
+    outcome: Outcome
+    differences: list[str]
+    fault: Fault | None
+    attempt: int
 
 
 @dataclass(slots=True)
@@ -82,7 +92,7 @@ class Tally:
         self.faults += other.faults
         self.repeated += other.repeated
         self.wrong += other.wrong
-        self.mismatches = (self.mismatches + other.mismatches)[:10]
+        self.mismatches = (self.mismatches + other.mismatches)[:_SHOWN]
 
 
 class Conformance:
@@ -137,20 +147,32 @@ class Conformance:
         # What moves have written stays tracked in ways that nobody documents: a sequence starts from XRSTOR's tracking.
         # MXCSR hides whether zeros that moves wrote to XMM registers are in use.
         loader_moves = self._pick(4) != 0 and len(steps) == 1 and not _hidden(case)
-        differences: list[str] = []
-        fault: Fault | None = None
-        for attempt in range(_ATTEMPTS):
-            differences, fault = self._compare(case, steps, moves=loader_moves)
-            if not differences:
-                tally.repeated += attempt > 0
-                break
-        else:
+        verdict = self._verdict(case, steps, moves=loader_moves)
+        if verdict.differences:
             tally.wrong += 1
-            if len(tally.mismatches) < 10:
-                document = encode(case, "host")
-                tally.mismatches.append(Mismatch(tuple(differences), tuple(steps), document))
+            if len(tally.mismatches) < _SHOWN:
+                tally.mismatches.append(self._mismatch((case, steps), moves=loader_moves))
+        elif verdict.attempt:
+            tally.repeated += 1
         tally.cases[name] += 1
-        tally.faults[fault.rule.id if fault else "no fault"] += 1
+        tally.faults[verdict.fault.rule.id if verdict.fault else "no fault"] += 1
+
+    def _verdict(self, case: Case, steps: list[Step], *, moves: bool) -> _Verdict:
+        """Compare until both agree, or often enough: a preemption in between loses the CPU's tracking."""
+        for attempt in range(_ATTEMPTS):
+            outcome, differences, fault = self._compare(case, steps, moves=moves)
+            if not differences or attempt == _ATTEMPTS - 1:
+                return _Verdict(outcome, differences, fault, attempt)
+        raise AssertionError  # the last attempt has returned
+
+    def _mismatch(self, trial: Trial, *, moves: bool) -> Mismatch:
+        """Return the smallest case like *trial* in which model and CPU differ, with what the CPU did."""
+        case, steps = minimal(trial, lambda each: bool(self._verdict(*each, moves=moves).differences))
+        verdict = self._verdict(case, steps, moves=moves)
+        line: Document = {"case": encode(case, "host")}
+        if len(steps) == 1:
+            line["result"] = {"memory": verdict.outcome.memory.hex(), "fault": _as_result(verdict.outcome)}
+        return Mismatch(tuple(verdict.differences), tuple(steps), line)
 
     # Cases
 
@@ -197,7 +219,7 @@ class Conformance:
 
     # Comparing
 
-    def _compare(self, case: Case, steps: list[Step], *, moves: bool) -> tuple[list[str], Fault | None]:
+    def _compare(self, case: Case, steps: list[Step], *, moves: bool) -> tuple[Outcome, list[str], Fault | None]:
         executor = self._executor
         inside = not case.address >> 62
         outcome = executor.run(
@@ -220,7 +242,7 @@ class Conformance:
         memory = bytearray(case.memory)
         fault = _model(p, case, steps, memory)
         differences += self._differences(p, case, memory, fault, outcome, moves=moves)
-        return differences, fault
+        return outcome, differences, fault
 
     def _register_image(self, case: Case) -> bytes:
         image = bytearray(self._executor.initial)
@@ -336,6 +358,16 @@ def _touch(p: Processor, op: str) -> None:
 def _doubled(data: bytes) -> bytes:
     count = len(data) // 4
     return struct.pack(f"<{count}I", *(2 * lane & 0xFFFFFFFF for lane in struct.unpack(f"<{count}I", data)))
+
+
+def _as_result(outcome: Outcome) -> Document | None:
+    """Return the CPU's fault as a test vector has it."""
+    fault = outcome.fault
+    if fault is None:
+        return None
+    vector = _VECTORS.get(fault.trapno, str(fault.trapno))
+    found: Document = {"vector": vector, "error_code": None if vector in {"#UD", "#NM"} else fault.error_code}
+    return found | ({"address": f"{fault.cr2:#x}"} if vector == "#PF" else {})
 
 
 def _fault_differences(fault: Fault | None, outcome: Outcome) -> Iterator[str]:
