@@ -31,6 +31,7 @@ from fpstate.errors import UnreadableInput, UsageError
 from fpstate.isa.access import Header
 from fpstate.isa.capabilities import Capabilities, Places
 from fpstate.isa.masks import complement, xcomp_bv
+from fpstate.isa.processor import Processor
 from fpstate.isa.profile import of_cpu
 from fpstate.isa.restore import check_compacted, check_standard
 from fpstate.isa.rules import Fault
@@ -264,8 +265,9 @@ def encode(
     *,
     components: int | None = None,
     start: Image | None = None,
+    in_use: int | None = None,
 ) -> bytes:
-    """Return an image that holds *values*, by register name; their components are in use.
+    """Return an image that holds *values*, by register name.
 
     Args:
         cpu: the CPU that lays it out.
@@ -273,6 +275,8 @@ def encode(
         to: the format, standard or compacted.
         components: those that get a place; None: all user components in standard format, those in use in compacted.
         start: what the registers not named hold; None: their initial values.
+        in_use: XSTATE_BV; components that are not in their initial configuration are added.  None: the components of
+            *start* and of the registers named.
 
     Raises:
         UsageError: a register does not exist or lies in a component without a place, or values contradict.
@@ -291,6 +295,8 @@ def encode(
     for name, value in values.items():
         if regs.read(regs.find(name, caps.sizes), sections) != value:
             raise UsageError(f"{name} has another value under another name")
+    if in_use is not None:
+        used = in_use | _not_initial(caps, sections, used)
     everything = caps.user if to == "standard" else used
     target = everything if components is None else components
     _require_known(caps, target, to)
@@ -298,6 +304,17 @@ def encode(
         bit = next(bits(used & complement(target)))
         raise UsageError(f"component {bit} ({caps.cpu.catalogue.name(bit)}) has no place in the image")
     return _laid_out(caps, sections, to, target, used)
+
+
+def _not_initial(caps: Capabilities, sections: Mapping[int, bytearray], components: int) -> int:
+    """Return those of *components* that hold anything but their initial configuration."""
+    p = Processor(caps)
+    mask = 0
+    for bit in bits(components):
+        section = p.sections[bit]
+        section[:] = sections[bit][: len(section)]
+        mask |= 0 if p.in_initial_configuration(bit) else 1 << bit
+    return mask
 
 
 def _sections(caps: Capabilities, start: Image | None) -> dict[int, bytearray]:

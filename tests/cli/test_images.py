@@ -57,7 +57,7 @@ def test_a_compacted_image_has_what_is_in_use(folder: pathlib.Path) -> None:
 def test_show_and_encode_are_inverse(capsys: pytest.CaptureFixture[str]) -> None:
     pathlib.Path("user.json").write_text(json.dumps(_json("show user.img --cpu zen4 --all", capsys)), encoding="utf-8")
     assert _run("encode --cpu zen4 --registers user.json -o again.img") == 0
-    assert _run("diff user.img again.img --cpu zen4") == 0
+    assert pathlib.Path("again.img").read_bytes() == pathlib.Path("user.img").read_bytes()
 
 
 @pytest.mark.usefixtures("folder")

@@ -44,8 +44,14 @@ def run(args: argparse.Namespace) -> int:
         components = caps.cpu.catalogue.parse_mask(args.mask, everything=everything)
     elif start is not None and start.format == layout:
         components = start.components
-    values = {**_from_file(args.registers, caps.sizes), **_assignments(args.set, caps.sizes)}
-    write_image(args.output, images.encode(caps, values, layout, components=components, start=start))
+    listed, in_use = _from_file(args.registers, caps)
+    named = _assignments(args.set, caps.sizes)
+    if in_use is not None:
+        in_use |= start.xstate_bv if start is not None else 0
+        for name in named:
+            in_use |= regs.find(name, caps.sizes).components
+    values = {**listed, **named}
+    write_image(args.output, images.encode(caps, values, layout, components=components, start=start, in_use=in_use))
     return 0
 
 
@@ -62,14 +68,14 @@ def _assignments(texts: list[str], sizes: Mapping[int, int]) -> dict[str, bytes]
     return found
 
 
-def _from_file(path: str | None, sizes: Mapping[int, int]) -> dict[str, bytes]:
-    """Read the registers of a JSON document.
+def _from_file(path: str | None, caps: Capabilities) -> tuple[dict[str, bytes], int | None]:
+    """Read the registers of a JSON document, and its XSTATE_BV if it has one.
 
     Raises:
         UnreadableInput: it is none, or has no field ``registers``.
     """
     if path is None:
-        return {}
+        return {}, None
     try:
         document: Any = json.loads(read_image(path).decode("utf-8-sig"), object_pairs_hook=fields.once)
     except RecursionError as error:
@@ -81,4 +87,14 @@ def _from_file(path: str | None, sizes: Mapping[int, int]) -> dict[str, bytes]:
     listed = document.get("registers") if isinstance(document, dict) else None
     if not isinstance(listed, dict) or not all(isinstance(value, str) for value in listed.values()):
         raise UnreadableInput(f'{path} must hold {{"registers": {{"xmm3": "hex", ...}}}}')
-    return _assignments([f"{name}={value}" for name, value in listed.items()], sizes)
+    in_use = document.get("xstate_bv")
+    values = _assignments([f"{name}={value}" for name, value in listed.items()], caps.sizes)
+    if in_use is None:
+        return values, None
+    mask = fields.hex_number(in_use, "xstate_bv")
+    beyond = mask & ~(caps.user | caps.supervisor)
+    if beyond:
+        raise UnreadableInput(
+            f"{path}: xstate_bv has {caps.cpu.catalogue.names(beyond)}, which {caps.cpu.name} has not"
+        )
+    return values, mask

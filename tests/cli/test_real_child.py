@@ -1,0 +1,109 @@
+"""Images of a real task: read from it, changed by name, and handed back to its kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fpstate import cli
+
+pytestmark = pytest.mark.host
+
+PTRACE_TRACEME, PTRACE_GETREGSET, PTRACE_SETREGSET = 0, 0x4204, 0x4205  # <linux/ptrace.h>
+NT_X86_XSTATE = 0x202
+LARGEST = 1 << 16
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class Child:
+    """A stopped child process."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.ptrace.argtypes = (ctypes.c_ulong, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+        self._libc.ptrace.restype = ctypes.c_long
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._libc.ptrace(PTRACE_TRACEME, 0, None, None)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os._exit(0)
+        os.waitpid(self.pid, 0)
+
+    def read(self) -> bytes:
+        buffer = ctypes.create_string_buffer(LARGEST)
+        vector = _IoVec(ctypes.addressof(buffer), LARGEST)
+        assert self._libc.ptrace(PTRACE_GETREGSET, self.pid, NT_X86_XSTATE, ctypes.addressof(vector)) == 0
+        return buffer.raw[: vector.length]
+
+    def write(self, data: bytes) -> int:
+        """Return the errno of PTRACE_SETREGSET; 0 is success."""
+        buffer = ctypes.create_string_buffer(data, len(data))
+        vector = _IoVec(ctypes.addressof(buffer), len(data))
+        done = self._libc.ptrace(PTRACE_SETREGSET, self.pid, NT_X86_XSTATE, ctypes.addressof(vector))
+        return ctypes.get_errno() if done else 0
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def child(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Child]:
+    monkeypatch.chdir(tmp_path)
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        pytest.skip("needs x86-64 Linux")
+    made = Child()
+    try:
+        (tmp_path / "real.img").write_bytes(made.read())
+    except AssertionError:
+        made.close()
+        pytest.skip("the kernel does not give NT_X86_XSTATE")
+    yield made
+    made.close()
+
+
+def _run(command: str) -> int:
+    return cli.main(command.split())
+
+
+def test_what_a_task_holds_shows_and_encodes_back(child: Child, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("show real.img --host --json") == 0
+    pathlib.Path("real.json").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert _run("encode --host --registers real.json -o again.img") == 0
+    assert _run("diff real.img again.img --host") == 0
+    real, again = (pathlib.Path(name).read_bytes() for name in ("real.img", "again.img"))
+    assert again[512:520] == real[512:520]
+    assert child.pid
+
+
+def test_the_kernel_takes_a_changed_register_and_gives_it_back(child: Child) -> None:
+    assert (
+        _run("encode --host --image real.img --set xmm9=" + "ab" * 16 + " --set st0=00000000000000800040 -o new.img")
+        == 0
+    )
+    assert _run("explain new.img --op ptrace --host") == 0
+    assert child.write(pathlib.Path("new.img").read_bytes()) == 0
+    pathlib.Path("back.img").write_bytes(child.read())
+    assert _run("diff new.img back.img --host") == 0
+    assert _run("diff real.img back.img --host") == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(560, 1), (527, 0x80), (513, 0x08), (519, 0x80), (27, 0x80)], ids=lambda value: f"{value:#x}"
+)
+def test_the_kernel_refuses_what_explain_says_that_it_refuses(child: Child, at: int, value: int) -> None:
+    data = bytearray(pathlib.Path("real.img").read_bytes())
+    data[512] |= 3
+    data[at] |= value
+    pathlib.Path("bad.img").write_bytes(data)
+    assert child.write(bytes(data)) == 22  # EINVAL
+    assert _run("explain bad.img --op ptrace --host") == 1
