@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from fpstate.cpu import this_host
-from fpstate.isa import Capabilities, Fault, Memory, Processor, execute, x87
+from fpstate.isa import Capabilities, Fault, Memory, Processor, execute, masks, x87
 from fpstate.isa import profile as profiles
 from fpstate.isa.access import NEEDS
 from fpstate.isa.capabilities import Places
@@ -29,7 +29,7 @@ from fpstate.silicon.minimal import Trial, minimal
 from fpstate.silicon.steps import Outcome, Step, fill
 from fpstate.vectors.case import encode
 from fpstate.vectors.fields import Document
-from fpstate.xfeatures import LEGACY
+from fpstate.xfeatures import LEGACY, bits
 
 __all__ = ["MOVABLE_OPS", "Conformance", "Mismatch", "Tally"]
 
@@ -178,7 +178,7 @@ class Conformance:
 
     def _single(self) -> tuple[Case, list[Step], str]:
         op = "xgetbv" if self._pick(20) == 0 else self._ops[self._pick(len(self._ops))]
-        case = self._generator.case(op)
+        case = self._case(op)
         case.modes = {"cpl": 3}
         if op == "xgetbv":
             case.address, case.memory = self._executor.arena, bytes(64)
@@ -193,10 +193,18 @@ class Conformance:
             case.address |= 1 << 62
         return case, [_step(case)], name
 
+    def _case(self, op: str) -> Case:
+        """Return a case that loads nothing which this process needs, or may not have: PKRU, tiles under XFD."""
+        while True:
+            case = self._generator.case(op)
+            xstate_bv = int.from_bytes(case.memory[512:520], "little") if op.startswith("xrstor") else 0
+            if not masks.loaded(case.mask & self._xcr0, xstate_bv) & ~_movable(self._executor):
+                return case
+
     def _sequence(self) -> tuple[Case, list[Step], str]:
         """Return XRSTOR, memory changed behind it, a register written, and a save: the tracking of SDM 13.6."""
         restore = "xrstor64" if self._pick(3) else "xrstor"
-        case = self._generator.case(restore)
+        case = self._case(restore)
         case.modes, case.pages = {"cpl": 3}, {}
         case.address &= ~63
         steps = [_step(case)]
@@ -233,11 +241,13 @@ class Conformance:
         )
         p = case.processor()
         mode, p.mode = p.mode, 64
-        in_use = xgetbv(p, 1) if outcome.xinuse_before is not None else 0
+        p.used = 0
+        in_use = _not_initial(p, self._xcr0) if outcome.xinuse_before is not None else 0
         differences = []
         if outcome.xinuse_before is not None:
-            differences = _xinuse_before(in_use, outcome.xinuse_before, exact=not moves)
-            p.used = outcome.xinuse_before if moves else 0
+            sticky = self._profile.xinuse == "sticky"
+            differences = _xinuse_before(in_use, outcome.xinuse_before, exact=not moves and not sticky)
+            p.used = outcome.xinuse_before if moves or sticky else 0
         p.mode = mode
         memory = bytearray(case.memory)
         fault = _model(p, case, steps, memory)
@@ -309,6 +319,12 @@ def _protection(case: Case, executor: Executor) -> list[Protection] | None:
         return None
     first = executor.arena // PAGE
     return [case.pages.get(first + page, "rw") for page in range(ARENA_PAGES)]
+
+
+def _not_initial(p: Processor, components: int) -> int:
+    """Return what XGETBV(1) must show at least: the components that are not in their initial configuration."""
+    in_use = sum(1 << bit for bit in bits(components) if not p.in_initial_configuration(bit))
+    return in_use | (0b10 if p.mxcsr != MXCSR_INIT else 0)
 
 
 def _xinuse_before(modelled: int, measured: int, *, exact: bool) -> list[str]:
