@@ -175,6 +175,8 @@ PYTHON_PAGES: Final = [page for page in PAGES if any(block.language == "python" 
 def test_python_prints_what_the_page_shows(
     page: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "fpstate.Batch" in page.read_text(encoding="utf-8"):
+        pytest.importorskip("numba", reason="fpstate[batch] is not installed")
     save_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
@@ -314,3 +316,10 @@ def test_registers_page_has_a_row_for_every_family() -> None:
 
 def test_vectors_page_names_every_field_of_a_case() -> None:
     assert words_of("vectors.md") >= case._FIELDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_row_of_a_table_has_the_columns_of_its_head(page: pathlib.Path) -> None:
+    for rows in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE):
+        columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows.splitlines()}
+        assert len(columns) == 1, rows.splitlines()[0]

@@ -13,13 +13,25 @@ from batch.cases import MACHINES, image, machine, seeded
 from fpstate.batch import Batch
 from fpstate.cpu import by_name
 from fpstate.errors import UnreadableInput, UsageError
-from fpstate.image import Format, Image, add, convert, differences, encode, init_fill, read, strip
+from fpstate.image import Format, Image, add, convert, encode, init_fill, read, register_differences, strip
 from fpstate.isa import Memory, Processor, execute
 from fpstate.isa.masks import ALL
 from fpstate.xfeatures import COMPACTED, LEGACY, bits
 
 BASE = 0x10000
 NAMES = [name for name in MACHINES if name != "qemu"]  # QEMU's CPU has no compacted format
+
+
+def differences(a: Image, b: Image) -> int:
+    """Return the mask of the components in which two images differ."""
+    mask = 0
+    for register, first, second in register_differences(a, b):
+        start = 0
+        for part in register.parts:
+            if first[start : start + part.size] != second[start : start + part.size]:
+                mask |= 1 << part.bit
+            start += part.size
+    return mask
 
 
 def good_images(batch: Batch, count: int, seed: str) -> list[Image]:

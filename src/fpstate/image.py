@@ -44,7 +44,6 @@ __all__ = [
     "Image",
     "add",
     "convert",
-    "differences",
     "encode",
     "init_fill",
     "read",
@@ -275,8 +274,8 @@ def encode(
         to: the format, standard or compacted.
         components: those that get a place; None: all user components in standard format, those in use in compacted.
         start: what the registers not named hold; None: their initial values.
-        in_use: XSTATE_BV; components that are not in their initial configuration are added.  None: the components of
-            *start* and of the registers named.
+        in_use: XSTATE_BV; what is not in its initial configuration is added.  None: the components of *start* and of
+            the registers named.  In compacted format SSE is added for MXCSR, see above.
 
     Raises:
         UsageError: a register does not exist or lies in a component without a place, or values contradict.
@@ -284,8 +283,6 @@ def encode(
     caps = cpu if isinstance(cpu, Capabilities) else Capabilities(cpu)
     sections = _sections(caps, start)
     used = start.xstate_bv if start is not None else 0
-    if to == "compacted" and int.from_bytes(sections[0][24:28], "little") != MXCSR_INIT:
-        used |= _SSE  # a compacted image has no other way to say it
     for name, value in values.items():
         register = regs.find(name, caps.sizes)
         if len(value) != register.size:
@@ -297,6 +294,8 @@ def encode(
             raise UsageError(f"{name} has another value under another name")
     if in_use is not None:
         used = in_use | _not_initial(caps, sections, used)
+    if to == "compacted" and sections[0][24:28] != MXCSR_INIT.to_bytes(4, "little"):
+        used |= _SSE  # a compacted image has no other way to say it
     everything = caps.user if to == "standard" else used
     target = everything if components is None else components
     _require_known(caps, target, to)
@@ -367,18 +366,6 @@ def init_fill(image: Image, *, software: bool = True) -> bytes:
     """
     built = _build(image, image.format, image.components, software=software, fill=True)
     return built.ljust(len(image.data), b"\0")
-
-
-def differences(a: Image, b: Image) -> int:
-    """Return the mask of the components in which two images, of any format, differ in meaning; MXCSR is SSE's.
-
-    Bytes that differ only in reserved places, as those after the tenth of an x87 register, count.
-    """
-    mask = 0
-    for bit in bits(a.xstate_bv | b.xstate_bv):
-        if a.component(bit) != b.component(bit):
-            mask |= 1 << bit
-    return mask | (_SSE if a.mxcsr != b.mxcsr else 0)
 
 
 def registers(components: int, sizes: Mapping[int, int]) -> list[Register]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from batch.cases import enabled, image, machine, rows_of, seeded
 from fpstate import image as scalar
-from fpstate.batch import Batch
+from fpstate.batch import Batch, rule
 from fpstate.batch.registers import Bytes
 from fpstate.errors import FpstateError, UsageError
 from fpstate.isa.masks import ALL
@@ -21,6 +21,12 @@ NAMES = ["zen4", "spr", "bochs"]
 ROWS = 80
 
 Operation = tuple[Callable[[scalar.Image], bytes], Callable[[Bytes], tuple[Bytes, Bytes]]]
+
+
+def broken(code: int) -> str:
+    found = rule(code)
+    assert found is not None
+    return found.id
 
 
 def operations(batch: Batch, mask: int, *, software: bool) -> dict[str, Operation]:
@@ -77,7 +83,7 @@ def test_a_batch_refuses_what_would_be_lost_unless_components_are_named() -> Non
     images = batch.images(2)
     images[1, 512:528] = np.frombuffer(b"\0\x08\0\0\0\0\0\0\0\x08\0\0\0\0\0\x80", np.uint8)  # CET_U
     _, outcome = batch.convert(images, "standard")
-    assert outcome.tolist() == [0, 1 + 10]  # standard-xstate-bv
+    assert [code and broken(code) for code in outcome.tolist()] == [0, "standard-xstate-bv"]
     made, outcome = batch.convert(images, "standard", components=batch.xcr0)
     assert not outcome.any()
     assert not made[1, 512:528].any()
@@ -101,7 +107,7 @@ def test_a_result_that_has_no_room_is_refused() -> None:
     batch = machine("zen4")
     out = np.zeros((1, 831), np.uint8)
     _, outcome = batch.convert(batch.images(1), "standard", components=7, out=out)
-    assert outcome.tolist() == [10]  # page-write
+    assert [broken(code) for code in outcome.tolist()] == ["page-write"]
 
 
 def test_arrays_that_a_kernel_could_not_walk_are_refused() -> None:

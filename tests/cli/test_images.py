@@ -388,3 +388,28 @@ def test_a_name_that_stands_twice_is_refused(
     assert _run("vectors run -") == 2
     assert "'xcr0' stands twice" in capsys.readouterr().err
     assert _run("encode --cpu zen4 --set k1=1 --set k1=2 -o /dev/null") == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_mxcsr_alone_survives_the_way_through_json_to_compacted_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("encode --cpu zen4 --set fctrl=0x27f --set mxcsr=0x1fa0 -o a.img") == 0
+    data = bytearray(pathlib.Path("a.img").read_bytes())
+    data[512] = 1  # as XSAVE leaves it while every XMM register is 0
+    pathlib.Path("a.img").write_bytes(data)
+    pathlib.Path("a.json").write_text(json.dumps(_json("show a.img --cpu zen4", capsys)), encoding="utf-8")
+    assert _run("encode --cpu zen4 --registers a.json --format compacted -o b.img") == 0
+    assert _run("diff a.img b.img --cpu zen4") == 0
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        '{"value": "0x1"}',
+        '{"fault": {}}',
+        '{"fault": {"vector": "#PF", "adress": "0x12"}}',
+    ],
+)
+def test_a_result_that_cannot_be_compared_is_refused(result: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = '{"cpu": "zen4", "op": "xsave64", "xcr0": "0x7", "rfbm": "0x7", "address": "8", "memory": "00"}'
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f'{{"case": {case}, "result": {result}}}'))
+    assert _run("vectors check -") == 2

@@ -202,3 +202,11 @@ def test_selectors_are_deprecated_where_the_cpu_says_so(cpu: str, zero: bool) ->
 @pytest.mark.parametrize(("cpu", "profile"), [("zen", "zen"), ("zen5", "zen"), ("genoa", "zen4"), ("jaguar", "amd")])
 def test_profiles_of_amd(cpu: str, profile: str) -> None:
     assert profiles.of_cpu(by_name(cpu)).name == profile
+
+
+def test_writing_the_lbr_depth_resets_the_entries(intel: Processor) -> None:
+    intel.write("lbr_0_from_ip", 0x1234)
+    intel.write("lbr_ctl", 1)
+    wrmsr(intel, 0x14CF, 16)
+    assert not any(intel.sections[15][40:])
+    assert rdmsr(intel, 0x14CE) == 1

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     op = args.op.lower()
     if op not in {*RESTORES, *WAYS}:
         raise UsageError(f"--op {args.op[:40]!r} reads no image", cure=f"it is one of {', '.join((*RESTORES, *WAYS))}")
-    for name in ("rfbm", "cpl") if op in WAYS else ("features", "policy"):
+    idle = ("rfbm", "cpl") if op in WAYS else ("features", "policy", *(("rfbm",) if op.startswith("fx") else ()))
+    for name in idle:
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} does not go with --op {op}")
     if args.image == "-" and args.file == "-":

@@ -111,10 +111,8 @@ def _each_line(path: str, act: Callable[[int, fields.Document], int]) -> int:
     for line, document in fields.read_lines(_lines(path)):
         try:
             status = max(status, act(line, document))
-        except UnreadableInput as refusal:
-            raise UnreadableInput(f"line {line}: {refusal}") from refusal
         except FpstateError as refusal:
-            raise UsageError(f"line {line}: {refusal}") from refusal
+            raise type(refusal)(f"line {line}: {refusal}") from refusal
     return status
 
 

@@ -22,11 +22,13 @@ class Rule:
         name: a short id.
         broken: tells, for a mask, whether it breaks the rule.
         text: the rule in words.
+        source: where it is written.
     """
 
     name: str
     broken: Callable[[int], bool]
     text: str
+    source: str = "SDM vol. 1, 13.3"
 
 
 RULES: Final = (
@@ -43,6 +45,7 @@ RULES: Final = (
         "apx",
         lambda m: bool(m & 1 << APX and m & MPX),
         "APX (bit 19) and MPX (bits 3 and 4) share a place in the image",
+        "Linux, KVM and QEMU; the SDM is silent, no CPU has both",
     ),
 )
 """The rules in the order in which fpstate names them.  That APX excludes MPX is Linux's, KVM's and QEMU's rule: no

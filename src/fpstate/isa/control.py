@@ -11,7 +11,7 @@ from fpstate.isa.masks import ALL, complement
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT, Register
-from fpstate.xfeatures import bits
+from fpstate.xfeatures import LBR, bits
 
 __all__ = ["IA32_XFD", "IA32_XFD_ERR", "IA32_XSS", "MSRS", "rdmsr", "wrmsr", "xgetbv", "xsetbv"]
 
@@ -31,6 +31,7 @@ MSRS: Final = {
 """MSRs that no component holds: the attribute of `Processor`, and the CPUID flag with which they exist."""
 
 _PT: Final = 8
+_LBR_ENTRIES: Final = 40
 _FLAG_OF_COMPONENT: Final = {8: "INTEL_PT", 14: "UINTR", 15: "ARCH_LBR"}
 _SHSTK_ONLY: Final = frozenset({"pl0_ssp", "pl1_ssp", "pl2_ssp", "pl3_ssp"})
 
@@ -97,6 +98,8 @@ def wrmsr(p: Processor, ecx: int, value: int) -> None:
         values.check_value(p, where, value)
         kept = regs.read(where, p.sections)[7] & 0x80 if where.name == "uintr_misc" else 0
         p.write(where.name, value | kept << 56)
+        if where.name == "lbr_depth":  # the entries are reset (SDM volume 3, "Architectural LBRs")
+            p.sections[LBR][_LBR_ENTRIES:] = bytes(len(p.sections[LBR]) - _LBR_ENTRIES)
         return
     if where == "xss":
         _check_supported("xss-unsupported", "IA32_XSS", value, p.caps.supervisor)

@@ -90,13 +90,6 @@ def _rows() -> tuple[Rule, ...]:
         ),
         Rule("canonical", "#GP", "the address must be canonical", "SDM vol. 1, 3.3.7.1", "sign-extend the address"),
         Rule(
-            "alignment",
-            "#GP",
-            "the area must be aligned on 64 bytes, FXSAVE's on 16",
-            "SDM vol. 1, 13.7; vol. 2, FXSAVE",
-            "round the address up",
-        ),
-        Rule(
             "alignment-check",
             "#AC",
             "with alignment checking on, the area must be aligned",
@@ -104,18 +97,11 @@ def _rows() -> tuple[Rule, ...]:
             "round the address up",
         ),
         Rule(
-            "page-read",
-            "#PF",
-            "the area must be readable",
-            "SDM vol. 1, 13.13",
-            "map the page; where the image is a file, give all of it",
-        ),
-        Rule(
-            "page-write",
-            "#PF",
-            "the area must be writable, even where nothing would be written",
-            "SDM vol. 1, 13.13; Zen 4",
-            "map the page writable",
+            "alignment",
+            "#GP",
+            "the area must be aligned on 64 bytes, FXSAVE's on 16",
+            "SDM vol. 1, 13.7; vol. 2, FXSAVE",
+            "round the address up",
         ),
         Rule(
             "standard-xstate-bv",
@@ -144,7 +130,7 @@ def _rows() -> tuple[Rule, ...]:
         Rule(
             "xcomp-bv",
             "#GP",
-            "XCOMP_BV must set no bit outside XCR0, for XRSTORS outside XCR0 | IA32_XSS",
+            "XCOMP_BV must set no bit outside XCR0, for XRSTORS outside XCR0 and IA32_XSS",
             "SDM vol. 1, 13.8.2 and 13.12",
             "enable the component, or strip it from the image",
         ),
@@ -163,9 +149,6 @@ def _rows() -> tuple[Rule, ...]:
             header,
         ),
         Rule(
-            "mxcsr", "#GP", "MXCSR must set no bit outside MXCSR_MASK", "SDM vol. 1, 13.8.1 and 11.6.6", "clear the bit"
-        ),
-        Rule(
             "xfd",
             "#NM",
             "a component that XFD disables must not be loaded",
@@ -173,11 +156,21 @@ def _rows() -> tuple[Rule, ...]:
             "clear its bit in IA32_XFD, or in XSTATE_BV if it may be lost",
         ),
         Rule(
-            "reserved",
-            "#GP",
-            "reserved parts of a supervisor component must be 0",
-            "SDM vol. 1, 13.12",
-            "clear the bytes",
+            "page-read",
+            "#PF",
+            "the area must be readable",
+            "SDM vol. 1, 13.13",
+            "map the page; where the image is a file, give all of it",
+        ),
+        Rule(
+            "page-write",
+            "#PF",
+            "the area must be writable, even where nothing would be written",
+            "SDM vol. 1, 13.13; Zen 4",
+            "map the page writable",
+        ),
+        Rule(
+            "mxcsr", "#GP", "MXCSR must set no bit outside MXCSR_MASK", "SDM vol. 1, 13.8.1 and 11.6.6", "clear the bit"
         ),
         Rule(
             "pt-enabled",
@@ -185,6 +178,20 @@ def _rows() -> tuple[Rule, ...]:
             "IA32_RTIT_CTL.TraceEn must be 0 when XRSTORS loads or initialises PT",
             "SDM vol. 1, 13.5.6",
             "clear TraceEn first",
+        ),
+        Rule(
+            "uinv",
+            "#GP",
+            "UINV must be 0 when XRSTORS loads or initialises user-interrupt state",
+            "SDM vol. 1, 13.5.11",
+            "clear IA32_UINTR_MISC[39:32] first",
+        ),
+        Rule(
+            "reserved",
+            "#GP",
+            "reserved parts of a supervisor component must be 0",
+            "SDM vol. 1, 13.12",
+            "clear the bytes",
         ),
         Rule(
             "ssp-alignment",
@@ -220,13 +227,6 @@ def _rows() -> tuple[Rule, ...]:
             "IA32_U_CET and IA32_S_CET must be canonical",
             "SDM vol. 4, IA32_U_CET",
             "sign-extend it",
-        ),
-        Rule(
-            "uinv",
-            "#GP",
-            "UINV must be 0 when XRSTORS loads or initialises user-interrupt state",
-            "SDM vol. 1, 13.5.11",
-            "clear IA32_UINTR_MISC[39:32] first",
         ),
         Rule(
             "uintr-canonical",
@@ -286,6 +286,7 @@ def _rows() -> tuple[Rule, ...]:
             "ECX must name an extended control register: 0, for XGETBV also 1",
             "SDM vol. 2, XSETBV, XGETBV",
         ),
+        Rule("msr", "#GP", "the MSR must exist on this CPU", "SDM vol. 2, RDMSR, WRMSR"),
         Rule(
             "xcr0-unsupported",
             "#GP",
@@ -293,7 +294,7 @@ def _rows() -> tuple[Rule, ...]:
             "SDM vol. 1, 13.3",
             "clear the bit",
         ),
-        *(Rule(f"xcr0-{rule.name}", "#GP", rule.text, "SDM vol. 1, 13.3") for rule in xcr0.RULES),
+        *(Rule(f"xcr0-{rule.name}", "#GP", rule.text, rule.source) for rule in xcr0.RULES),
         Rule(
             "xss-unsupported",
             "#GP",
@@ -308,12 +309,11 @@ def _rows() -> tuple[Rule, ...]:
             "SDM vol. 1, 13.14",
             "clear the bit",
         ),
-        Rule("msr", "#GP", "the MSR must exist on this CPU", "SDM vol. 2, RDMSR, WRMSR"),
     )
 
 
 RULES: Final = {rule.id: rule for rule in _rows()}
-"""Every rule by its id, about in the order in which an instruction checks them; pages come between header and MXCSR."""
+"""Every rule by its id, in the order in which an instruction checks them, but for the page of the header itself."""
 
 
 class Fault(Exception):

@@ -6,7 +6,7 @@ from typing import Final
 
 from fpstate.isa.processor import Processor
 
-__all__ = ["error_pending", "load", "store"]
+__all__ = ["load", "store"]
 
 _ES, _ES_AND_B = 1 << 7, 1 << 7 | 1 << 15
 _EXCEPTIONS: Final = 0x3F
@@ -15,11 +15,6 @@ _ST: Final = slice(32, 160)
 _ST_USED: Final = int.from_bytes((b"\xff" * 10 + bytes(6)) * 8, "little")
 """The ten bytes of each register; the six after it are reserved."""
 _NO_POINTERS: Final = bytes(16)
-
-
-def error_pending(p: Processor) -> bool:
-    """Tell whether an unmasked x87 exception is pending: FSW.ES."""
-    return bool(p.legacy[2] & _ES)
 
 
 def store(p: Processor, data: bytearray, start: int, *, wide: bool) -> None:

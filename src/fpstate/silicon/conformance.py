@@ -1,7 +1,7 @@
 """The model against this CPU: random cases, executed by both, compared in every byte, register and signal.
 
-The CPU is asked in user mode, with the XCR0 that the kernel has set.  `slice_of` runs a part of the cases of a seed;
-`Tally` adds up parts.  A mismatch is a case that reproduces it, in the form of a test.
+The CPU is asked in user mode, with the XCR0 that the kernel has set.  `Conformance` runs the cases of a seed, `Tally`
+adds them up.  A mismatch is made small, and is a line that ``fpstate vectors check`` reads.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from fpstate.vectors.case import encode
 from fpstate.vectors.fields import Document
 from fpstate.xfeatures import LEGACY, bits
 
-__all__ = ["MOVABLE_OPS", "Conformance", "Mismatch", "Tally"]
+__all__ = ["USER_OPS", "Conformance", "Mismatch", "Tally"]
 
 _VECTORS: Final = {6: "#UD", 7: "#NM", 12: "#SS", 13: "#GP", 14: "#PF", 17: "#AC"}
-_USER_OPS: Final = ("xsave", "xsaveopt", "xsavec", "xrstor", "fxsave", "fxrstor")
-MOVABLE_OPS: Final = tuple(f"{name}{form}" for name in _USER_OPS for form in ("64", ""))
+_NAMES: Final = ("xsave", "xsaveopt", "xsavec", "xrstor", "fxsave", "fxrstor")
+USER_OPS: Final = tuple(f"{name}{form}" for name in _NAMES for form in ("64", ""))
 """The instructions that user mode has."""
 _PKRU: Final = 1 << 9
 _ATTEMPTS: Final = 4
@@ -109,7 +109,7 @@ class Conformance:
         self._profile = profiles.of_cpu(self._caps.cpu)
         self._xcr0 = executor.xcr0
         self._standard: Places = self._caps.standard(self._xcr0)
-        self._ops = [op for op in MOVABLE_OPS if self._caps.has(NEEDS[op.removesuffix("64")])]
+        self._ops = [op for op in USER_OPS if self._caps.has(NEEDS[op.removesuffix("64")])]
         self._generator = Generator(
             self._caps, seed=seed, xcr0=self._xcr0, xss=0, base=executor.arena, frozen=_PKRU | ~_movable(executor)
         )

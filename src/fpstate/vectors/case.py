@@ -155,7 +155,7 @@ def _decode_registers(case: Case, values: object) -> None:
     for name, value in named.items():
         if p.read(name) != value:
             raise UnreadableInput(f"registers: {name} has another value under another name")
-    _check_mxcsr(p.mxcsr, p.profile.mxcsr_mask)
+    _check_mxcsr(p.mxcsr, p.profile.mxcsr_legal)
     case.control = {**control, "fcs": p.fcs, "fds": p.fds}
     case.state = {bit: bytes(p.sections[bit]) for bit in bits(components | 1) if bit != 1}
     case.used = used if p.profile.xinuse == "sticky" else None
@@ -183,6 +183,8 @@ def _cpu_of_leaves(leaves: tuple[tuple[tuple[int, int], Registers], ...]) -> Cap
 def _capabilities(value: object, others: object) -> Capabilities:
     """Return the CPU of a case: a name, or ``{"leaf_d": {"0": [eax, ebx, ecx, edx], ...}}`` with any other leaves."""
     if isinstance(value, str):
+        if others is not None:
+            raise UnreadableInput("leaves goes with a cpu that is given by its leaf_d, not with a name")
         return _named_cpu(value)
     if not isinstance(value, Mapping) or not isinstance(value.get("leaf_d"), Mapping):
         raise UnreadableInput('cpu must be a name or {"leaf_d": {"0": [eax, ebx, ecx, edx], ...}}')

@@ -92,8 +92,10 @@ def check(document: Mapping[str, Any]) -> list[str]:
     if "registers" in result:
         differences += _register_differences(result["registers"], expected["registers"])
     if "fault" in result:
-        differences += _fault_differences(result["fault"], expected["fault"])
-    if "value" in result and "value" in expected:
+        differences += _fault_differences(_check_fault(result["fault"]), expected["fault"])
+    if "value" in result and "value" not in expected:
+        raise UnreadableInput(f"{case.get('op')} has no value")
+    if "value" in result:
         given = None if result["value"] is None else hex_number(result["value"], "value")
         right = None if expected["value"] is None else int(expected["value"], 16)
         if given != right:
@@ -116,6 +118,7 @@ def _memory_differences(given: object, right: str) -> list[str]:
 def _register_differences(given: object, right: Mapping[str, str]) -> list[str]:
     if not isinstance(given, Mapping):
         raise UnreadableInput(f"registers must be an object, not {quoted(given)}")
+    given = {name.lower(): value for name, value in given.items()}
     differences = []
     for name in sorted({*given, *right}):
         if name not in given:
@@ -136,19 +139,36 @@ def _register_value(name: str, value: object) -> bytes | int:
     return regs.find(name).parse(given) if name in REGISTERS else hex_number(given, name)
 
 
-def _fault_differences(given: object, right: Document | None) -> list[str]:
+_FAULT: Final = ("vector", "error_code", "rule", "address", "bit", "offset")
+
+
+def _check_fault(given: object) -> Mapping[str, Any] | None:
+    """Return the fault of a result.
+
+    Raises:
+        UnreadableInput: it is no object with a vector, or has an unknown field.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or "vector" not in given:
+        raise UnreadableInput(f"fault must be null or an object with a vector, not {quoted(given)}")
+    unknown = sorted(set(given) - set(_FAULT))
+    if unknown:
+        raise UnreadableInput(f"a fault has no field {quoted(unknown[0])}", cure=f"fields are {', '.join(_FAULT)}")
+    return given
+
+
+def _fault_differences(given: Mapping[str, Any] | None, right: Document | None) -> list[str]:
     if given is None or right is None:
         if given is None and right is None:
             return []
-        shown = "no fault" if given is None else f"fault {given.get('vector') if isinstance(given, Mapping) else given}"
+        shown = "no fault" if given is None else f"fault {given['vector']}"
         wanted = "none" if right is None else f"{right['vector']} ({right['rule']})"
         return [f"{shown}, must be {wanted}"]
-    if not isinstance(given, Mapping):
-        raise UnreadableInput(f"fault must be an object or null, not {quoted(given)}")
     differences = [
-        f"fault {key} is {given[key]}, must be {right[key]}"
-        for key in ("vector", "error_code", "rule")
-        if given.get(key) is not None and given[key] != right[key]
+        f"fault {key} is {given[key]}, must be {right.get(key)}"
+        for key in ("vector", "error_code", "rule", "bit", "offset")
+        if given.get(key) is not None and given[key] != right.get(key)
     ]
     if given.get("address") is not None and "address" in right:
         address = hex_number(given["address"], "fault.address")
