@@ -36,7 +36,7 @@ from fpstate.isa.profile import of_cpu
 from fpstate.isa.restore import check_compacted, check_standard
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT, Register
-from fpstate.xfeatures import COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, bits
+from fpstate.xfeatures import COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
 
 __all__ = [
     "Difference",
@@ -55,7 +55,6 @@ __all__ = [
 
 Format = Literal["standard", "compacted"]
 
-_SSE: Final = 0b10
 _X87: Final = (slice(24), slice(32, 160))
 _MXCSR: Final = slice(24, 32)
 """MXCSR and MXCSR_MASK."""
@@ -103,7 +102,7 @@ class Image:
     @property
     def mxcsr(self) -> int:
         """What XRSTOR loads into MXCSR."""
-        if self.xcomp_bv and not self.xstate_bv & _SSE:
+        if self.xcomp_bv and not self.xstate_bv & SSE:
             return MXCSR_INIT
         return int.from_bytes(self.data[24:28], "little")
 
@@ -295,7 +294,7 @@ def encode(
     if in_use is not None:
         used = in_use | _not_initial(caps, sections, used)
     if to == "compacted" and sections[0][24:28] != MXCSR_INIT.to_bytes(4, "little"):
-        used |= _SSE  # a compacted image has no other way to say it
+        used |= SSE  # a compacted image has no other way to say it
     everything = caps.user if to == "standard" else used
     target = everything if components is None else components
     _require_known(caps, target, to)
@@ -417,16 +416,16 @@ def _build(
     places = _places(caps, to, target)
     present = image.xstate_bv & target
     header = present
-    if to == "compacted" and target & _SSE and image.mxcsr != MXCSR_INIT:
-        header |= _SSE  # a compacted image has no other way to say it
+    if to == "compacted" and target & SSE and image.mxcsr != MXCSR_INIT:
+        header |= SSE  # a compacted image has no other way to say it
     made = bytearray(places.end)
     if present & 1 or (fill and target & 1):
         source = image.data if present & 1 else regs.initial(0, 160)
         for part in _X87:
             made[part] = source[part]
-    if present & _SSE:
+    if present & SSE:
         made[_XMM] = image.data[_XMM]
-    if to == "standard" or header & _SSE or (fill and target & _SSE):
+    if to == "standard" or header & SSE or (fill and target & SSE):
         made[_MXCSR] = _mxcsr_bytes(image, target, caps)
     if software:
         made[_SOFTWARE] = image.data[_SOFTWARE]
@@ -444,7 +443,7 @@ def _mxcsr_bytes(image: Image, target: int, caps: Capabilities) -> bytes:
         UsageError: *caps* is another CPU than the image's, and has not the bits.
     """
     mask = of_cpu(caps.cpu).mxcsr_mask
-    if not target & _SSE or (image.xcomp_bv and not image.xstate_bv & _SSE):
+    if not target & SSE or (image.xcomp_bv and not image.xstate_bv & SSE):
         return struct.pack("<II", MXCSR_INIT, mask)
     if caps is image.caps:
         return image.data[_MXCSR]

@@ -20,6 +20,7 @@ from fpstate.errors import UsageError
 
 __all__ = [
     "APX",
+    "AVX",
     "AVX512",
     "CATALOGUE",
     "CET",
@@ -31,6 +32,10 @@ __all__ = [
     "LEGACY_SIZE",
     "MIN_SIZE",
     "MPX",
+    "PKRU",
+    "PT",
+    "SSE",
+    "UINTR",
     "XTILE",
     "XTILEDATA",
     "Catalogue",
@@ -50,12 +55,22 @@ MIN_SIZE: Final = LEGACY_SIZE + HEADER_SIZE
 """Offset of the extended region and size of the smallest XSAVE image."""
 LEGACY: Final = 0b11
 """x87 and SSE: the components that live in the legacy region."""
+SSE: Final = 1 << 1
+"""The XMM registers; MXCSR goes by SSE and AVX."""
+AVX: Final = 1 << 2
+"""The upper halves of the YMM registers."""
 MPX: Final = 0b11000
 """BNDREGS and BNDCSR."""
 AVX512: Final = 0b111 << 5
 """opmask, ZMM_Hi256 and Hi16_ZMM."""
 CET: Final = 0b11 << 11
 """CET_U and CET_S."""
+PT: Final = 8
+"""The bit of Intel Processor Trace, a supervisor component between user ones."""
+PKRU: Final = 9
+"""The bit of PKRU, which the kernel switches eagerly."""
+UINTR: Final = 14
+"""The bit of user interrupts."""
 LBR: Final = 15
 """The bit of arch-LBR, whose size follows the depth that leaf 1CH allows."""
 XTILEDATA: Final = 18

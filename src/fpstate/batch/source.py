@@ -23,7 +23,7 @@ from fpstate.isa.processor import X87_INIT
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
 from fpstate.linux.copyin import SOFTWARE
 from fpstate.registers import MXCSR_INIT
-from fpstate.xfeatures import LBR, LEGACY, MIN_SIZE, XTILE, bits
+from fpstate.xfeatures import LBR, LEGACY, MIN_SIZE, PKRU, PT, UINTR, XTILE, bits
 
 __all__ = ["CODES", "FX_ONLY", "KERNELS", "Machine", "Slot", "module"]
 
@@ -32,7 +32,6 @@ FX_ONLY: Final = 200
 CODES: Final = {rule: index + 1 for index, rule in enumerate(RULES)}
 """Rule to outcome: its place in `fpstate.isa.RULES`, from 1; 0 is success."""
 
-_PT, _PKRU, _UINTR = 8, 9, 14
 _DEPTH: Final = regs.find("lbr_depth").initial
 _XTILECFG: Final = (XTILE & -XTILE).bit_length() - 1
 _ES_AND_B: Final = 1 << 7 | 1 << 15
@@ -240,7 +239,7 @@ def _store(m: Machine, slot: Slot) -> Lines:
         most = (slot.size - 40) // 24
         yield f"copy_n({base}, {register}, {slot.size} if depth > u64({most}) else 40 + 24 * i64(depth))"
     else:
-        size = min(slot.size, m.profile.pkru_bytes) if slot.bit == _PKRU else slot.size
+        size = min(slot.size, m.profile.pkru_bytes) if slot.bit == PKRU else slot.size
         yield f"copy({base}, {register}, {size})"
 
 
@@ -281,7 +280,7 @@ def xsave(m: Machine) -> str:
     """Return XSAVE (SDM 13.7): every component in RFBM is written; XINUSE is found while it is copied."""
     slots = _standard_slots(m)
     fused = {s.bit: s for s in slots if _by_value(m) and not any(s.initial)}
-    for bit in (*bits(m.disabled), _PKRU, LBR):
+    for bit in (*bits(m.disabled), PKRU, LBR):
         fused.pop(bit, None)
     row = [*_ROW, *_scan(m, [s for s in m.slots(m.xcr0) if s.bit not in fused])]
     row += _store_all(m, [slot for slot in slots if slot.bit not in fused], "rfbm")
@@ -327,7 +326,7 @@ def xsaves(m: Machine) -> str:
     row += ["if modified.size:", "    saved &= modified[i] | mxcsr_in_use"] if m.profile.modified else []
     row += [*_store_all(m, slots, "saved"), "if saved & BIT1:", f"    {_MXCSR}"]
     for slot in slots:
-        cleared = {_PT: (slot.register, 0xFE), _UINTR: (slot.register + 20, 0)}.get(slot.bit)
+        cleared = {PT: (slot.register, 0xFE), UINTR: (slot.register + 20, 0)}.get(slot.bit)
         if cleared is not None:
             at, kept = cleared
             row += [f"if saved & BIT{slot.bit}:", f"    store8(r + {at}, load8(r + {at}) & u64({kept:#x}))"]
@@ -493,8 +492,8 @@ def _supervisor(m: Machine, *, change: bool) -> Lines:
     slots = m.slots(m.xss)
     for slot in slots if change else []:
         at, mask, rule = {
-            _PT: (slot.register, 1, "pt-enabled"),
-            _UINTR: (slot.register + 20, 0xFF, "uinv"),
+            PT: (slot.register, 1, "pt-enabled"),
+            UINTR: (slot.register + 20, 0xFF, "uinv"),
         }.get(slot.bit, (0, 0, ""))
         if rule:
             yield from _refuse(f"rfbm & BIT{slot.bit} and load8(r + {at}) & u64({mask:#x})", rule)

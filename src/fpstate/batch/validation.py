@@ -15,6 +15,7 @@ from fpstate.isa import RULES, Rule
 from fpstate.isa.access import NEEDS
 from fpstate.isa.masks import ALL, complement, disabled
 from fpstate.linux import copyin
+from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
 from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE
 
 __all__ = ["AGAINST", "Against", "Validation", "rule"]
@@ -22,9 +23,6 @@ __all__ = ["AGAINST", "Against", "Validation", "rule"]
 Against = Literal["xrstor", "xrstors", "ptrace", "kvm", "sigreturn"]
 AGAINST: Final = ("xrstor", "xrstors", "ptrace", "kvm", "sigreturn")
 """What `Validation.validate` can ask."""
-
-_KVM_LEAST: Final = 4096
-"""Bytes of struct kvm_xsave."""
 
 
 def _sigreturn_codes() -> Outcomes:
@@ -88,7 +86,7 @@ class Validation(Configuration):
             return self._ptrace(images, chosen, self.image_size() if size is None else size)
         if against != "kvm":
             raise UsageError(f"images cannot be validated against {against!r}", cure=", ".join(AGAINST))
-        size = max(_KVM_LEAST, self.image_size(chosen)) if size is None else size
+        size = max(XSAVE_IOCTL_SIZE, self.image_size(chosen)) if size is None else size
         return self._kvm(images, chosen, size, self.xcr0 if supported_xcr0 is None else supported_xcr0)
 
     def _by_instruction(self, images: Bytes, op: str, rfbm: int) -> Outcomes:

@@ -11,7 +11,7 @@ from fpstate.isa.masks import ALL, complement
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT, Register
-from fpstate.xfeatures import LBR, bits
+from fpstate.xfeatures import LBR, PT, UINTR, bits
 
 __all__ = ["IA32_XFD", "IA32_XFD_ERR", "IA32_XSS", "MSRS", "rdmsr", "wrmsr", "xgetbv", "xsetbv"]
 
@@ -30,9 +30,8 @@ MSRS: Final = {
 }
 """MSRs that no component holds: the attribute of `Processor`, and the CPUID flag with which they exist."""
 
-_PT: Final = 8
 _LBR_ENTRIES: Final = 40
-_FLAG_OF_COMPONENT: Final = {8: "INTEL_PT", 14: "UINTR", 15: "ARCH_LBR"}
+_FLAG_OF_COMPONENT: Final = {PT: "INTEL_PT", UINTR: "UINTR", LBR: "ARCH_LBR"}
 _SHSTK_ONLY: Final = frozenset({"pl0_ssp", "pl1_ssp", "pl2_ssp", "pl3_ssp"})
 
 
@@ -93,7 +92,7 @@ def wrmsr(p: Processor, ecx: int, value: int) -> None:
     """
     where, value = _msr(p, ecx), value & ALL
     if isinstance(where, Register):
-        if where.parts[0].bit == _PT and p.sections[_PT][0] & 1 and not (where.name == "rtit_ctl" and not value & 1):
+        if where.parts[0].bit == PT and p.sections[PT][0] & 1 and not (where.name == "rtit_ctl" and not value & 1):
             raise Fault("pt-enabled", "IA32_RTIT_CTL.TraceEn is 1", bit=0)
         values.check_value(p, where, value)
         kept = regs.read(where, p.sections)[7] & 0x80 if where.name == "uintr_misc" else 0

@@ -35,7 +35,6 @@ _MOST_TRIES: Final = 100
 _SAVES: Final = {"xrstor": ("xsave64", "xsavec64"), "xrstors": ("xsaves64",), "fxrstor": ("fxsave64",)}
 """What makes an image that the instruction restores, on a CPU with XSAVEC."""
 _XTILECFG: Final = (XTILE & -XTILE).bit_length() - 1
-_PKRU: Final = 9
 _SIGNIFICANT: Final = (0, 1, 0x80, 0xFF)
 
 

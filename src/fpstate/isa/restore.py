@@ -18,11 +18,10 @@ from fpstate.isa.processor import (
     XrstorInfo,
 )
 from fpstate.isa.rules import Fault
-from fpstate.xfeatures import COMPACTED, LBR, LEGACY, LEGACY_SIZE, XTILE, bits
+from fpstate.xfeatures import AVX, COMPACTED, LBR, LEGACY, LEGACY_SIZE, PT, SSE, UINTR, XTILE, bits
 
 __all__ = ["check_compacted", "check_mxcsr", "check_standard", "xrstor", "xrstors"]
 
-_SSE, _AVX = 1 << 1, 1 << 2
 _PARTLY_REACHED: Final = sum(1 << bit for bit in REACH_OUTSIDE_64_BIT_MODE)
 """Components with registers that only 64-bit mode reaches: outside it they are not restored whole."""
 _XTILECFG: Final = (XTILE & -XTILE).bit_length() - 1
@@ -66,7 +65,7 @@ def _standard_form(p: Processor, memory: Memory, address: int, rfbm: int, header
     _check_xfd(p, rfbm, header)
     reach_read(p, memory, address, places.end)
     image = _Image(memory.data, address - memory.base, places)
-    if rfbm & (_SSE | _AVX):  # whatever XSTATE_BV says
+    if rfbm & (SSE | AVX):  # whatever XSTATE_BV says
         mxcsr = _mxcsr(image)
         check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
         p.legacy[MXCSR] = mxcsr
@@ -99,11 +98,11 @@ def _load_compacted(p: Processor, memory: Memory, address: int, rfbm: int, heade
     _reach_loaded(p, memory, address, places, loaded)
     image = _Image(memory.data, address - memory.base, places)
     mxcsr = MXCSR_INITIAL
-    if loaded & _SSE:
+    if loaded & SSE:
         mxcsr = _mxcsr(image)
         check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
     _check_supervisor(p, image, rfbm, loaded)
-    if rfbm & _SSE:
+    if rfbm & SSE:
         p.legacy[MXCSR] = mxcsr
     untracked = _other_depth(p, image, loaded)
     _update(p, image, rfbm, header.xstate_bv, wide=wide)
@@ -211,7 +210,7 @@ def _update(p: Processor, image: _Image, rfbm: int, xstate_bv: int, *, wide: boo
     loaded = masks.loaded(rfbm, xstate_bv)
     if loaded & 1:
         x87.load(p, data, start, wide=wide)
-    if loaded & _SSE:
+    if loaded & SSE:
         end = LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
         p.legacy[160:end] = data[start + 160 : start + end]
     for bit, offset, size in places.slots:
@@ -227,7 +226,7 @@ def _initialise(p: Processor, components: int) -> None:
         p.legacy[:24] = X87_INIT
         p.legacy[32:160] = bytes(128)
         p.fcs = p.fds = 0
-    if components & _SSE:
+    if components & SSE:
         end = LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
         p.legacy[160:end] = bytes(end - 160)
     for flag, section, initial in p.extended:
@@ -279,7 +278,7 @@ def _other_depth(p: Processor, image: _Image, loaded: int) -> int:
     return 0 if image.data[at + 8 : at + 16] == p.sections[LBR][8:16] else 1 << LBR
 
 
-_NEVER_UNMODIFIED: Final = 1 << 8 | 1 << 14
+_NEVER_UNMODIFIED: Final = 1 << PT | 1 << UINTR
 """PT and UINTR: XSAVES changes TraceEn and UINV behind it, which leaving it out would miss."""
 
 

@@ -10,12 +10,9 @@ from fpstate.isa.access import check, reach
 from fpstate.isa.capabilities import Places
 from fpstate.isa.memory import Memory
 from fpstate.isa.processor import LEGACY_BYTES, MXCSR, MXCSR_INITIAL, REACH_OUTSIDE_64_BIT_MODE, Processor
-from fpstate.xfeatures import LBR, LEGACY_SIZE, MIN_SIZE
+from fpstate.xfeatures import AVX, LBR, LEGACY_SIZE, MIN_SIZE, PKRU, PT, SSE, UINTR
 
 __all__ = ["xsave", "xsavec", "xsaveopt", "xsaves"]
-
-_SSE, _AVX = 1 << 1, 1 << 2
-_PT, _PKRU, _UINTR = 8, 9, 14
 
 
 def xsave(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) -> None:
@@ -39,7 +36,7 @@ def xsave(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool) 
     xinuse = _xinuse(p, rfbm)
     _write_xstate_bv(data, start, masks.saved_standard(_xstate_bv(data, start), rfbm, xinuse))
     _store(p, data, start, places, rfbm, wide=wide)
-    if rfbm & (_SSE | _AVX):
+    if rfbm & (SSE | AVX):
         data[start + 24 : start + 32] = p.legacy[24:32]
 
 
@@ -54,7 +51,7 @@ def xsaveopt(p: Processor, memory: Memory, address: int, mask: int, *, wide: boo
     _write_xstate_bv(data, start, masks.saved_standard(_xstate_bv(data, start), rfbm, xinuse))
     changed = p.modified if _same_area(p, address, 0) else masks.ALL
     _store(p, data, start, places, rfbm & xinuse & changed, wide=wide)
-    if rfbm & (_SSE | _AVX):  # neither optimisation is for MXCSR
+    if rfbm & (SSE | AVX):  # neither optimisation is for MXCSR
         data[start + 24 : start + 32] = p.legacy[24:32]
 
 
@@ -69,7 +66,7 @@ def xsavec(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     _write_xstate_bv(data, start, xstate_bv)
     _write_xcomp_bv(data, start, masks.xcomp_bv(rfbm))
     _store(p, data, start, places, xstate_bv, wide=wide)
-    if xstate_bv & _SSE:
+    if xstate_bv & SSE:
         data[start + 24 : start + 32] = p.legacy[24:32]
 
 
@@ -92,14 +89,14 @@ def xsaves(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     if _same_area(p, address, xcomp_bv):
         saved &= p.modified | _mxcsr_in_use(p)
     _store(p, data, start, places, saved, wide=wide)
-    if saved & _SSE:
+    if saved & SSE:
         data[start + 24 : start + 32] = p.legacy[24:32]
-    if saved >> _PT & 1:
-        p.sections[_PT][0] &= ~1
-        p.modified |= 1 << _PT
-    if saved >> _UINTR & 1:
-        p.sections[_UINTR][20] = 0
-        p.modified |= 1 << _UINTR
+    if saved >> PT & 1:
+        p.sections[PT][0] &= ~1
+        p.modified |= 1 << PT
+    if saved >> UINTR & 1:
+        p.sections[UINTR][20] = 0
+        p.modified |= 1 << UINTR
 
 
 def _reach(p: Processor, memory: Memory, address: int, end: int, rfbm: int) -> int:
@@ -122,7 +119,7 @@ def _xinuse(p: Processor, rfbm: int) -> int:
 
 
 def _mxcsr_in_use(p: Processor) -> int:
-    return 0 if p.legacy[MXCSR] == MXCSR_INITIAL else _SSE
+    return 0 if p.legacy[MXCSR] == MXCSR_INITIAL else SSE
 
 
 def _same_area(p: Processor, address: int, xcomp_bv: int) -> bool:
@@ -147,7 +144,7 @@ def _store(p: Processor, data: bytearray, start: int, places: Places, which: int
     if which & 1:
         x87.store(p, data, start, wide=wide)
     long_mode = p.mode == 64
-    if which & _SSE:
+    if which & SSE:
         end = LEGACY_BYTES if long_mode else REACH_OUTSIDE_64_BIT_MODE[1]
         data[start + 160 : start + end] = p.legacy[160:end]
     disabled = masks.disabled(p.xcr0, p.xfd)
@@ -161,12 +158,12 @@ def _store(p: Processor, data: bytearray, start: int, places: Places, which: int
             data[at : at + count] = section if count == size else section[:count]
 
 
-_PARTIAL: Final = frozenset({_PKRU, LBR})
+_PARTIAL: Final = frozenset({PKRU, LBR})
 
 
 def _written(p: Processor, bit: int, size: int) -> int:
     """Return how many bytes of component *bit* a save writes, from its start."""
-    if bit == _PKRU:
+    if bit == PKRU:
         return min(size, p.profile.pkru_bytes)
     if bit == LBR:
         return min(size, 40 + 24 * int.from_bytes(p.sections[bit][8:16], "little"))

@@ -6,15 +6,13 @@ from fpstate.cpu.model import Cpu
 from fpstate.isa import Processor
 from fpstate.linux.boot import boot
 from fpstate.linux.copyin import Finding, check_kvm, check_ptrace, check_sigreturn
+from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
 from fpstate.linux.policy import Policy
 
 __all__ = ["WAYS", "hand_in", "user_features"]
 
 WAYS = ("ptrace", "kvm", "sigreturn")
 """PTRACE_SETREGSET(NT_X86_XSTATE); KVM_SET_XSAVE, with KVM_CAP_XSAVE2's size; rt_sigreturn of a 64-bit frame."""
-
-_KVM_LEAST = 4096
-"""Bytes of struct kvm_xsave."""
 
 
 def user_features(cpu: Cpu, policy: Policy, permitted: int | None) -> int:
@@ -52,7 +50,7 @@ def hand_in(p: Processor, way: str, image: bytes, policy: Policy, *, features: i
         image,
         supported_xcr0=config.user.max_features & policy.kvm_xcr0,
         features=features,
-        uabi_size=max(_KVM_LEAST, size),
+        uabi_size=max(XSAVE_IOCTL_SIZE, size),
         mxcsr_mask=mxcsr_mask,
         xfd=p.xfd if policy.kvm_drops_xfd else 0,
     )

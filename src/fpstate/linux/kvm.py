@@ -12,10 +12,10 @@ from typing import Final
 from fpstate.linux.config import BootConfig
 from fpstate.xfeatures import CET, XTILE, XTILEDATA
 
-__all__ = ["KvmView", "kvm_view"]
+__all__ = ["XSAVE_IOCTL_SIZE", "KvmView", "kvm_view"]
 
 XSAVE_IOCTL_SIZE: Final = 4096
-"""sizeof(struct kvm_xsave): what KVM_GET_XSAVE copies."""
+"""sizeof(struct kvm_xsave): what KVM_GET_XSAVE copies, and the least that KVM_CAP_XSAVE2 says."""
 FPSTATE_HEADER: Final = 64
 """offsetof(struct fpstate, regs): what the allocation holds before the image."""
 PAGE: Final = 4096

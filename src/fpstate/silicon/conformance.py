@@ -29,7 +29,7 @@ from fpstate.silicon.minimal import Trial, minimal
 from fpstate.silicon.steps import Outcome, Step, fill
 from fpstate.vectors.case import encode
 from fpstate.vectors.fields import Document
-from fpstate.xfeatures import LEGACY, bits
+from fpstate.xfeatures import LEGACY, PKRU, bits
 
 __all__ = ["USER_OPS", "Conformance", "Mismatch", "Tally"]
 
@@ -37,7 +37,6 @@ _VECTORS: Final = {6: "#UD", 7: "#NM", 12: "#SS", 13: "#GP", 14: "#PF", 17: "#AC
 _NAMES: Final = ("xsave", "xsaveopt", "xsavec", "xrstor", "fxsave", "fxrstor")
 USER_OPS: Final = tuple(f"{name}{form}" for name in _NAMES for form in ("64", ""))
 """The instructions that user mode has."""
-_PKRU: Final = 1 << 9
 _ATTEMPTS: Final = 4
 _PRESENT: Final = 1
 """Bit 0 of a page fault's error code: whether the kernel had filled in the page, which is its own affair."""
@@ -111,7 +110,7 @@ class Conformance:
         self._standard: Places = self._caps.standard(self._xcr0)
         self._ops = [op for op in USER_OPS if self._caps.has(NEEDS[op.removesuffix("64")])]
         self._generator = Generator(
-            self._caps, seed=seed, xcr0=self._xcr0, xss=0, base=executor.arena, frozen=_PKRU | ~_movable(executor)
+            self._caps, seed=seed, xcr0=self._xcr0, xss=0, base=executor.arena, frozen=1 << PKRU | ~_movable(executor)
         )
         self._pick = self._generator.below
 

@@ -14,6 +14,7 @@ from fpstate.cpu.host import OSXSAVE, why_not_x86_64
 from fpstate.cpu.model import Cpu
 from fpstate.errors import UnreadableInput
 from fpstate.layout import Layout, compacted, standard
+from fpstate.xfeatures import PKRU
 
 __all__ = ["Facts", "Places", "host_facts"]
 
@@ -60,7 +61,6 @@ XSTATE_BV: Final = 512
 
 MOVABLE: Final = 0b1110_0111
 """Components that ordinary instructions load and store: x87, SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM."""
-PKRU: Final = 1 << 9
 
 _AVX512BW: Final = 1 << 30  # CPUID.7.0:EBX
 _OSPKE: Final = 1 << 4  # CPUID.7.0:ECX
@@ -143,6 +143,6 @@ def _facts(cpu: Cpu, xcr0: int) -> Facts:
         offsets={slot.bit: slot.offset for slot in layout.slots},
         reach=max(layout.size, compacted(cpu, xcr0).size),
         has_xgetbv1="XGETBV1" in cpu.flags,
-        has_rdpkru=bool(xcr0 & PKRU and leaf7_ecx & _OSPKE),
+        has_rdpkru=bool(xcr0 >> PKRU & 1 and leaf7_ecx & _OSPKE),
         has_avx512bw=bool(leaf7_ebx & _AVX512BW),
     )

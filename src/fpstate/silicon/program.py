@@ -25,6 +25,7 @@ from fpstate.silicon import context, encode
 from fpstate.silicon.context import Facts, Places
 from fpstate.silicon.encode import R8, R9, RAX, RBP, RBX, RCX, RDI, RDX, RSP, Assembler, At
 from fpstate.silicon.steps import MEMORY_OPS, TOUCH_OPS, Mode
+from fpstate.xfeatures import PKRU
 
 __all__ = ["Program", "assemble", "emit_entry", "emit_epilogue"]
 
@@ -36,7 +37,7 @@ ALIGNMENT_CHECK: Final = 1 << 18  # EFLAGS.AC
 _ALL: Final = 0xFFFF_FFFF
 _KEPT: Final = (RBX, RBP, 12, 13, 14, 15)  # what a function must keep for its caller: RBX, RBP, R12 to R15
 
-_X87, _SSE, _AVX, _OPMASK, _ZMM_HI256, _HI16_ZMM, _PKRU = 0, 1, 2, 5, 6, 7, 9
+_X87, _SSE, _AVX, _OPMASK, _ZMM_HI256, _HI16_ZMM = 0, 1, 2, 5, 6, 7
 
 
 def _field(offset: int) -> At:
@@ -158,12 +159,12 @@ def _stores(image: int, facts: Facts) -> list[bytes]:
 
 def _emit_read_others(code: Assembler, places: Places, facts: Facts) -> None:
     """Append the reading of what no ordinary instruction reads, by XSAVE64; PKRU is in R9."""
-    others = facts.xcr0 & ~(context.MOVABLE | (context.PKRU if facts.has_rdpkru else 0))
+    others = facts.xcr0 & ~(context.MOVABLE | (1 << PKRU if facts.has_rdpkru else 0))
     if others:
         code.emit(encode.set_number(RAX, others & _ALL), encode.set_number(RDX, others >> 32))
         code.emit(encode.xsave(_field(places.out), wide=True))
     if facts.has_rdpkru:
-        code.emit(encode.store(_field(places.out + facts.offsets[_PKRU]), R9, wide=False))
+        code.emit(encode.store(_field(places.out + facts.offsets[PKRU]), R9, wide=False))
 
 
 def _emit_restore_caller(code: Assembler, places: Places, facts: Facts) -> None:
