@@ -10,7 +10,7 @@ from fpstate.isa import values
 from fpstate.isa.masks import ALL, complement
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
-from fpstate.registers import MXCSR_INIT, Register
+from fpstate.registers import Register
 from fpstate.xfeatures import LBR, PT, UINTR, bits
 
 __all__ = ["IA32_XFD", "IA32_XFD_ERR", "IA32_XSS", "MSRS", "rdmsr", "wrmsr", "xgetbv", "xsetbv"]
@@ -46,8 +46,7 @@ def xgetbv(p: Processor, ecx: int) -> int:
     if ecx == 0:
         return p.xcr0
     if ecx == 1 and p.caps.has("XGETBV1"):
-        in_use = p.xinuse(p.xcr0)
-        return in_use | (0b10 & p.xcr0 if p.mxcsr != MXCSR_INIT else 0)
+        return p.xinuse(p.xcr0) | p.mxcsr_in_use & p.xcr0
     lacks = f", and {p.cpu.name} has no XGETBV1" if ecx == 1 else ""
     raise Fault("xcr-index", f"ECX is {ecx:#x}{lacks}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fpstate.isa import x87
 from fpstate.isa.access import check, reach, reach_read
 from fpstate.isa.memory import Memory
-from fpstate.isa.processor import LEGACY_BYTES, MXCSR, REACH_OUTSIDE_64_BIT_MODE, Processor
+from fpstate.isa.processor import MXCSR, Processor
 from fpstate.isa.restore import check_mxcsr
 from fpstate.xfeatures import LEGACY, LEGACY_SIZE
 
@@ -25,7 +25,7 @@ def fxsave(p: Processor, memory: Memory, address: int, *, wide: bool) -> None:
     start = address - memory.base
     x87.store(p, memory.data, start, wide=wide)
     memory.data[start + 24 : start + 32] = p.legacy[24:32]
-    end = _end_of_xmm(p)
+    end = p.end_of_xmm
     memory.data[start + 160 : start + end] = p.legacy[160:end]
 
 
@@ -42,11 +42,7 @@ def fxrstor(p: Processor, memory: Memory, address: int, *, wide: bool) -> None:
     check_mxcsr(int.from_bytes(mxcsr, "little"), p.profile.mxcsr_legal)
     x87.load(p, memory.data, start, wide=wide)
     p.legacy[MXCSR] = mxcsr
-    end = _end_of_xmm(p)
+    end = p.end_of_xmm
     p.legacy[160:end] = memory.data[start + 160 : start + end]
     p.restored(LEGACY, LEGACY)
     p.modified |= LEGACY
-
-
-def _end_of_xmm(p: Processor) -> int:
-    return LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]

@@ -12,7 +12,7 @@ from fpstate.isa.capabilities import Capabilities
 from fpstate.isa.masks import ALL
 from fpstate.isa.profile import Profile, of_cpu
 from fpstate.registers import MXCSR_INIT, Register
-from fpstate.xfeatures import LBR, LEGACY, bits
+from fpstate.xfeatures import LBR, LEGACY, SSE, bits
 
 __all__ = [
     "CONTROL",
@@ -145,6 +145,16 @@ class Processor(_Modes):
     def mxcsr(self, value: int) -> None:
         self.legacy[MXCSR] = (value & 0xFFFFFFFF).to_bytes(4, "little")
 
+    @property
+    def mxcsr_in_use(self) -> int:
+        """SSE if MXCSR is not in its initial configuration: XSAVEC, XSAVES and XGETBV count it so (SDM 13.6)."""
+        return 0 if self.legacy[MXCSR] == MXCSR_INITIAL else SSE
+
+    @property
+    def end_of_xmm(self) -> int:
+        """Where the XMM registers that this mode reaches end in the legacy region."""
+        return LEGACY_BYTES if self.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
+
     # Registers by name
 
     def read(self, name: str) -> bytes:
@@ -244,7 +254,7 @@ class Processor(_Modes):
 
     def _out_of_reach(self) -> int:
         """Return the components that hold something in registers which exist in 64-bit mode only."""
-        mask = 0b10 if any(self.legacy[REACH_OUTSIDE_64_BIT_MODE[1] :]) else 0
+        mask = SSE if any(self.legacy[REACH_OUTSIDE_64_BIT_MODE[1] :]) else 0
         for flag, section, initial in self.extended:
             reach = REACH_OUTSIDE_64_BIT_MODE.get(flag.bit_length() - 1)
             if reach is not None and section[reach:] != initial[reach:]:

@@ -211,7 +211,7 @@ def _update(p: Processor, image: _Image, rfbm: int, xstate_bv: int, *, wide: boo
     if loaded & 1:
         x87.load(p, data, start, wide=wide)
     if loaded & SSE:
-        end = LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
+        end = p.end_of_xmm
         p.legacy[160:end] = data[start + 160 : start + end]
     for bit, offset, size in places.slots:
         if loaded >> bit & 1:
@@ -227,7 +227,7 @@ def _initialise(p: Processor, components: int) -> None:
         p.legacy[32:160] = bytes(128)
         p.fcs = p.fds = 0
     if components & SSE:
-        end = LEGACY_BYTES if p.mode == 64 else REACH_OUTSIDE_64_BIT_MODE[1]
+        end = p.end_of_xmm
         p.legacy[160:end] = bytes(end - 160)
     for flag, section, initial in p.extended:
         if components & flag and section != initial:

@@ -9,7 +9,7 @@ from fpstate.isa import masks, x87
 from fpstate.isa.access import check, reach
 from fpstate.isa.capabilities import Places
 from fpstate.isa.memory import Memory
-from fpstate.isa.processor import LEGACY_BYTES, MXCSR, MXCSR_INITIAL, REACH_OUTSIDE_64_BIT_MODE, Processor
+from fpstate.isa.processor import REACH_OUTSIDE_64_BIT_MODE, Processor
 from fpstate.xfeatures import AVX, LBR, LEGACY_SIZE, MIN_SIZE, PKRU, PT, SSE, UINTR
 
 __all__ = ["xsave", "xsavec", "xsaveopt", "xsaves"]
@@ -62,7 +62,7 @@ def xsavec(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     places = p.caps.compacted(rfbm)
     start = _reach(p, memory, address, places.end, rfbm)
     data = memory.data
-    xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), _mxcsr_in_use(p))
+    xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), p.mxcsr_in_use)
     _write_xstate_bv(data, start, xstate_bv)
     _write_xcomp_bv(data, start, masks.xcomp_bv(rfbm))
     _store(p, data, start, places, xstate_bv, wide=wide)
@@ -79,7 +79,7 @@ def xsaves(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     rfbm = p.enabled & mask
     places = p.caps.compacted(rfbm)
     xcomp_bv = masks.xcomp_bv(rfbm)
-    xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), _mxcsr_in_use(p))
+    xstate_bv = masks.saved_compacted(rfbm, _xinuse(p, rfbm), p.mxcsr_in_use)
     accessed = rfbm & ~(1 << LBR) | xstate_bv  # LBR in its initial configuration is not accessed (SDM 13.5.12)
     start = _reach(p, memory, address, _end_of(places, accessed), rfbm)
     data = memory.data
@@ -87,7 +87,7 @@ def xsaves(p: Processor, memory: Memory, address: int, mask: int, *, wide: bool)
     _write_xcomp_bv(data, start, xcomp_bv)
     saved = xstate_bv
     if _same_area(p, address, xcomp_bv):
-        saved &= p.modified | _mxcsr_in_use(p)
+        saved &= p.modified | p.mxcsr_in_use
     _store(p, data, start, places, saved, wide=wide)
     if saved & SSE:
         data[start + 24 : start + 32] = p.legacy[24:32]
@@ -118,10 +118,6 @@ def _xinuse(p: Processor, rfbm: int) -> int:
     return p.xinuse(rfbm) & masks.complement(masks.disabled(p.xcr0, p.xfd))
 
 
-def _mxcsr_in_use(p: Processor) -> int:
-    return 0 if p.legacy[MXCSR] == MXCSR_INITIAL else SSE
-
-
 def _same_area(p: Processor, address: int, xcomp_bv: int) -> bool:
     """Tell whether the modified optimisation applies (SDM 13.6, XRSTOR_INFO)."""
     return p.profile.modified and p.info == (p.cpl, p.non_root, address, xcomp_bv)
@@ -145,7 +141,7 @@ def _store(p: Processor, data: bytearray, start: int, places: Places, which: int
         x87.store(p, data, start, wide=wide)
     long_mode = p.mode == 64
     if which & SSE:
-        end = LEGACY_BYTES if long_mode else REACH_OUTSIDE_64_BIT_MODE[1]
+        end = p.end_of_xmm
         data[start + 160 : start + end] = p.legacy[160:end]
     disabled = masks.disabled(p.xcr0, p.xfd)
     for bit, offset, size in places.slots:

@@ -15,15 +15,14 @@ from fpstate.isa import Capabilities, Fault, Rule, masks
 from fpstate.isa.access import Header
 from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
-from fpstate.xfeatures import COMPACTED, LEGACY_SIZE, MIN_SIZE, bits
+from fpstate.xfeatures import AVX, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
 
 __all__ = ["MXCSR_USERS", "RULES", "SOFTWARE", "Finding", "check_kvm", "check_ptrace", "check_sigreturn"]
 
 SOFTWARE: Final = 464
 """Offset of ``struct _fpx_sw_bytes``: magic1, extended_size, xfeatures, xstate_size."""
-MXCSR_USERS: Final = 0b111
+MXCSR_USERS: Final = LEGACY | AVX
 """x87, SSE and AVX: where XSTATE_BV sets one of them, MXCSR is copied and checked."""
-_SSE, _SSE_OR_AVX = 0b010, 0b110
 
 
 def _copy_rules(way: str, where: str) -> tuple[Rule, ...]:
@@ -265,7 +264,7 @@ def _bad_for_xrstor(image: bytes, caps: Capabilities, xcr0: int, rfbm: int, mxcs
         for bit, offset, size in caps.compacted(header.xcomp_bv & ~COMPACTED).slots:
             if loaded >> bit & 1 and offset + size > len(image):
                 return _finding("sigreturn-read", f"component {bit} ends at {offset + size}", bit, offset)
-    checked = loaded & _SSE if header.xcomp_bv else rfbm & _SSE_OR_AVX
+    checked = loaded & SSE if header.xcomp_bv else rfbm & (SSE | AVX)
     return _bad_mxcsr("sigreturn-mxcsr", image, mxcsr_mask) if checked else None
 
 

@@ -24,12 +24,13 @@ from fpstate.isa.memory import PAGE
 from fpstate.isa.processor import LEGACY_BYTES
 from fpstate.registers import MXCSR_INIT
 from fpstate.silicon.arena import ARENA_PAGES, Protection
+from fpstate.silicon.context import MOVABLE
 from fpstate.silicon.executor import Executor
 from fpstate.silicon.minimal import Trial, minimal
 from fpstate.silicon.steps import Outcome, Step, fill
 from fpstate.vectors.case import encode
 from fpstate.vectors.fields import Document
-from fpstate.xfeatures import LEGACY, PKRU, bits
+from fpstate.xfeatures import LEGACY, PKRU, SSE, bits
 
 __all__ = ["USER_OPS", "Conformance", "Mismatch", "Tally"]
 
@@ -300,7 +301,7 @@ _TOUCHES: Final = ("touch-vxmm1", "touch-k1", "touch-zmm20", "touch-x87")
 
 def _movable(executor: Executor) -> int:
     """Return the components whose registers ordinary instructions load."""
-    return executor.xcr0 & 0b1110_0111
+    return executor.xcr0 & MOVABLE
 
 
 def _hidden(case: Case) -> bool:
@@ -321,9 +322,9 @@ def _protection(case: Case, executor: Executor) -> list[Protection] | None:
 
 
 def _not_initial(p: Processor, components: int) -> int:
-    """Return what XGETBV(1) must show at least: the components that are not in their initial configuration."""
+    """Return what XGETBV(1) must show at least: what is not initial, by its value and not by the model's own XINUSE."""
     in_use = sum(1 << bit for bit in bits(components) if not p.in_initial_configuration(bit))
-    return in_use | (0b10 if p.mxcsr != MXCSR_INIT else 0)
+    return in_use | (SSE if p.mxcsr != MXCSR_INIT else 0)
 
 
 def _xinuse_before(modelled: int, measured: int, *, exact: bool) -> list[str]:
@@ -367,7 +368,7 @@ def _touch(p: Processor, op: str) -> None:
         doubled = _doubled(p.read("xmm1"))
         used = p.used
         p.write("zmm1" if 6 in p.sections else "ymm1", doubled.ljust(64 if 6 in p.sections else 32, b"\0"))
-        p.used = used | 0b10  # the upper parts become 0, and known to be
+        p.used = used | SSE  # the upper parts become 0, and known to be
 
 
 def _doubled(data: bytes) -> bytes:
