@@ -191,7 +191,7 @@ def test_policies_of_ones_own_join_the_table(run: Runner, tmp_path: pathlib.Path
 
 
 def test_all_policies_can_be_compared(run: Runner) -> None:
-    assert len(run("compare", "--cpu", "genoa", "--policy", "all", "--json").document["policies"]) == 10
+    assert len(run("compare", "--cpu", "genoa", "--policy", "all", "--json").document["policies"]) == 11
 
 
 def test_strict_refuses_a_guess(run: Runner) -> None:

@@ -38,6 +38,9 @@ _FLAGS: Final = (
     "apx_excludes_mpx",
     "sizes_by_offset",
     "kvm_drops_xfd",
+    "permission_keeps_supervisor",
+    "sigreturn_initialises_dynamic",
+    "guest_xfd_waits_for_load",
     "independent_needs_cpuid",
     "disable_line",
     "disable_oopses",
@@ -72,6 +75,11 @@ class Policy:
         apx_excludes_mpx: both enumerated disables XSAVE (6.16).
         sizes_by_offset: the component with the greatest standard offset ends the area (6.16), not the highest bit.
         kvm_drops_xfd: KVM_SET_XSAVE clears in XSTATE_BV what the guest's IA32_XFD disables (6.19, Jan 2026).
+        permission_keeps_supervisor: ARCH_REQ_XCOMP_PERM leaves the supervisor components in ``__state_perm`` (6.16).
+        sigreturn_initialises_dynamic: sigreturn initialises dynamic components that the task's fpstate has no room for
+            (no release does: see docs/explanation/the-proof.md).
+        guest_xfd_waits_for_load: a guest's new IA32_XFD goes to the MSR only while the guest's registers are loaded
+            (no release waits).
         independent_needs_cpuid: IA32_XSS gets an independent bit only if CPUID enumerates it (Aug 2024).
         guest_allocation: what the guest fpstate's buffer is sized by: ``"guest"`` its own features, or
             ``"user-default"`` the standard-format user size, which can be too small (until Feb 2025).
@@ -103,6 +111,9 @@ class Policy:
     apx_excludes_mpx: bool
     sizes_by_offset: bool
     kvm_drops_xfd: bool
+    permission_keeps_supervisor: bool
+    sigreturn_initialises_dynamic: bool
+    guest_xfd_waits_for_load: bool
     independent_needs_cpuid: bool
     guest_allocation: str
     disable_message: str
