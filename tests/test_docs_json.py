@@ -25,6 +25,15 @@ x86/fpu: xstate_offset[2]:  576, xstate_sizes[2]:  256
 x86/fpu: xstate_offset[9]:  832, xstate_sizes[9]:    8
 x86/fpu: Enabled xstate features 0x207, context size is 840 bytes, using 'compacted' format.
 """
+UNEXPECTED: Final = """\
+cpus = 1
+tasks = 1
+[[step]]
+do = "switch_from_idle"
+cpu = 0
+task = 0
+expect = ["ISO-RUN"]
+"""
 LEAKY: Final = '{"leafD": {"0": [7, 832, 2696, 0], "1": [0, 2568, 0, 0], "2": [256, 576, 0, 0]}}'
 
 SAMPLES: Final[dict[str, list[str]]] = {
@@ -48,6 +57,17 @@ SAMPLES: Final[dict[str, list[str]]] = {
     "fpstate show": ["show image.bin --cpu zen4", "show initial.bin --cpu zen4"],
     "fpstate convert": ["convert image.bin --cpu zen4 --to compacted -o made.bin"],
     "fpstate diff": ["diff image.bin initial.bin --cpu zen4", "diff image.bin image.bin --cpu zen4"],
+    "fpstate verify": [
+        "verify --policy linux-6.18 --component user-dynamic --method induction --cpus 1 --tasks 2",
+        "verify --policy linux-6.18 --component user-dynamic --method proof",
+        "verify --policy linux-6.18 --component user-dynamic --method exhaustive --cpus 2 --tasks 3",
+    ],
+    "fpstate simulate": [
+        "simulate guest-xfd-race",
+        "simulate sigreturn-tiles",
+        "simulate guest-cet",
+        "simulate unexpected.toml",
+    ],
     "fpstate lint": ["lint leaky.json", "lint paste.txt"],
     "fpstate cpus": ["cpus"],
     "fpstate policies": ["policies"],
@@ -64,6 +84,7 @@ CONFORMS: Final[dict[str, Any]] = {
     "mask": lambda value: isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]+", value),
     "text": lambda value: isinstance(value, str),
     "number": lambda value: type(value) is int,
+    "real": lambda value: isinstance(value, float),
     "bool": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "object": lambda value: isinstance(value, dict),
@@ -114,7 +135,12 @@ def test_json_page_names_every_field_and_its_type(
     section: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, text in (("paste.txt", PASTE), ("leaky.json", LEAKY), ("template.json", TEMPLATE)):
+    for name, text in (
+        ("paste.txt", PASTE),
+        ("leaky.json", LEAKY),
+        ("template.json", TEMPLATE),
+        ("unexpected.toml", UNEXPECTED),
+    ):
         (tmp_path / name).write_text(text, encoding="utf-8")
     initial = fpstate.encode_image(fpstate.cpu_by_name("zen4"), {})
     (tmp_path / "initial.bin").write_bytes(initial)

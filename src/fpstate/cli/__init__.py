@@ -23,6 +23,8 @@ VERBS: Final[dict[str, str]] = {
     "compare": "lay the designs of the guest-CET debate side by side for a CPU",
     "config": "what Linux makes of a CPU: feature sets, sizes, boot log",
     "layout": "where components lie in an XSAVE image, and why it has its size",
+    "verify": "whether a policy lets state leak or get lost: proven, or the shortest run that shows it",
+    "simulate": "a scenario over real bytes: each instruction, whose state is where, and what must not be",
     "explain": "what XRSTOR, ptrace, KVM or sigreturn would say to an XSAVE image, and why",
     "show": "the registers that an XSAVE image holds, by name",
     "encode": "an XSAVE image from registers by name",

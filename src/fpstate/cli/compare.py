@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from fpstate.cli.source import add_output, add_policy_files, add_source, emit, load
+from fpstate.cli.streams import complain
 from fpstate.linux import policy as policies
-from fpstate.linux.compare import DEBATE, compare
+from fpstate.linux.compare import DEBATE, Comparison, compare
 from fpstate.report import compare as report
 
 __all__ = ["configure", "run"]
@@ -20,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--component", metavar="NAME", default="CET_S", help="the component that the table is about (default: CET_S)"
+    )
+    parser.add_argument(
+        "--no-verify", action="store_true", help="leave out whether each policy keeps the component's state apart"
     )
     add_policy_files(parser)
     add_output(parser)
@@ -39,5 +44,27 @@ def run(args: argparse.Namespace) -> int:
         cmdline=args.cmdline,
         debug_fpu=not args.no_debug_fpu,
     )
-    emit(args, report.document(result), report.text(result))
+    verified = {} if args.no_verify else _verified(result)
+    emit(args, report.document(result, verified), report.text(result, verified))
     return 0
+
+
+def _verified(result: Comparison) -> dict[str, dict[str, Any]]:
+    """Return the verdict on each policy that manages the component."""
+    from fpstate.cli.verify import missing_extra, verify_all  # noqa: PLC0415  see fpstate.cli
+
+    missing = missing_extra()
+    managed = [column.policy for column in result.columns if column.home != "nowhere" and column.config.fate == "xsave"]
+    if missing or not managed or not result.present:
+        if missing:
+            complain(f'fpstate: not verified, for {" and ".join(missing)} is missing: pip install "fpstate[verify]"')
+        return {}
+    from fpstate.report.verify import document  # noqa: PLC0415
+    from fpstate.verify.properties import class_of  # noqa: PLC0415
+    from fpstate.verify.question import Options, Shape  # noqa: PLC0415
+
+    kind = class_of(result.component)
+    if kind is None:
+        return {}
+    options = Options(shape=Shape(2, 2, 1), method="induction", classes=(kind,), cached=True)
+    return {found.policy.name: document(found) for found in verify_all(result.cpu, managed, options)}

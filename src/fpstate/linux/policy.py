@@ -41,6 +41,7 @@ _FLAGS: Final = (
     "permission_keeps_supervisor",
     "sigreturn_initialises_dynamic",
     "guest_xfd_waits_for_load",
+    "copies_pkru_always",
     "independent_needs_cpuid",
     "disable_line",
     "disable_oopses",
@@ -80,6 +81,7 @@ class Policy:
             (no release does: see docs/explanation/the-proof.md).
         guest_xfd_waits_for_load: a guest's new IA32_XFD goes to the MSR only while the guest's registers are loaded
             (no release waits).
+        copies_pkru_always: regsets and KVM_GET_XSAVE show PKRU even if the image's XSTATE_BV lacks it (no release).
         independent_needs_cpuid: IA32_XSS gets an independent bit only if CPUID enumerates it (Aug 2024).
         guest_allocation: what the guest fpstate's buffer is sized by: ``"guest"`` its own features, or
             ``"user-default"`` the standard-format user size, which can be too small (until Feb 2025).
@@ -114,6 +116,7 @@ class Policy:
     permission_keeps_supervisor: bool
     sigreturn_initialises_dynamic: bool
     guest_xfd_waits_for_load: bool
+    copies_pkru_always: bool
     independent_needs_cpuid: bool
     guest_allocation: str
     disable_message: str

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Guest, Kernel, Specification, Task
-from fpstate.xfeatures import XTILEDATA
+from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
+from fpstate.xfeatures import AVX, SSE, XTILEDATA
 
 __all__ = ["STEPS", "Assumptions", "Spec", "Step", "World"]
 
@@ -165,12 +166,22 @@ def user_initialises(w: World, cpu: Cpu, task: Task) -> None:
 
 
 def user_uses_dynamic(w: World, cpu: Cpu, task: Task) -> None:
-    """A program's first use of a dynamic component: #NM, and either a larger fpstate or a signal."""
+    """A program uses a dynamic component that XFD disables: #NM, after which interrupts are on."""
     w.in_user_mode(cpu, task)
-    armed = cpu.xfd & w.kernel.sets.dynamic
-    w.spec.needs(armed != 0, "XFD must be armed")
+    w.spec.needs(cpu.xfd & w.kernel.sets.dynamic != 0, "XFD must be armed")
     task.mode = KERNEL
-    w.kernel.handle_xfd_event(cpu, task, armed)
+
+
+def handle_xfd_event(w: World, cpu: Cpu, task: Task) -> None:
+    """The rest of #NM by XFD: a larger fpstate, or a signal if the process has no permission."""
+    w.in_syscall(cpu, task)
+    dynamic = w.kernel.sets.dynamic
+    if dynamic:
+        w.spec.needs(task.own.xfeatures & dynamic == 0, "it has the component already")
+        w.kernel.handle_xfd_event(cpu, task, dynamic)
+    else:  # the component is not looked at, but what its arrival does to the others is
+        w.spec.needs(w.kernel.sets.projected, "the CPU must have AMX")
+        w.kernel.fpstate_realloc(cpu, task, 0, task.own.size, guest=False)
 
 
 def enter_kernel(w: World, cpu: Cpu, task: Task) -> None:
@@ -238,7 +249,7 @@ def kernel_fpu_end(w: World, cpu: Cpu) -> None:
 def fpu_idle_fpregs(w: World, cpu: Cpu) -> None:
     """The idle driver releases tiles before a deep C-state."""
     w.idle(cpu)
-    w.spec.needs(w.kernel.sets.dynamic != 0, "the CPU must have AMX")
+    w.spec.needs(w.kernel.sets.dynamic != 0 or w.kernel.sets.projected, "the CPU must have AMX")
     w.kernel.fpu_idle_fpregs(cpu)
 
 
@@ -313,6 +324,14 @@ def sigreturn_ia32(w: World, cpu: Cpu, task: Task) -> None:
     w.kernel.fpu_restore_sig_slow(cpu, task, image)
 
 
+def sigreturn_refused(w: World, cpu: Cpu, task: Task) -> None:
+    """Sigreturn of an ia32 frame whose header has every component and is refused: the task gets initial registers."""
+    w.in_syscall(cpu, task)
+    image = w.spec.makes_image(task, w.kernel.sets.user_maximum)
+    w.kernel.fpu_restore_sig_refused(cpu, task, image)
+    w.spec.forgets(task, w.kernel.sets.signal_clears)
+
+
 def ptrace_getregset(w: World, task: Task) -> None:
     """A debugger reads NT_X86_XSTATE of a stopped task."""
     w.stopped(task)
@@ -342,7 +361,7 @@ def coredump(w: World, cpu: Cpu, task: Task) -> None:
 def shstk_setup(w: World, cpu: Cpu, task: Task) -> None:
     """arch_prctl(ARCH_SHSTK_ENABLE) and the like: the kernel writes U_CET and PL3_SSP for the task."""
     w.in_syscall(cpu, task)
-    w.spec.needs(w.kernel.sets.cet_user != 0, "the kernel must manage CET_U")
+    w.spec.needs(w.kernel.sets.cet_user != 0 or w.kernel.sets.projected, "the kernel must manage CET_U")
     w.kernel.fpregs_lock_and_load(cpu, task)
     w.spec.writes(cpu, task, w.kernel.sets.cet_user)
 
@@ -370,7 +389,9 @@ def request_guest_perm(w: World, cpu: Cpu, task: Task) -> None:
     """arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)."""
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.dynamic != 0, "the CPU must have AMX")
+    before = task.guest_perm
     w.kernel.xstate_request_perm(task, XTILEDATA, guest=True)
+    w.spec.require("P18", (before & GUEST_PERM_LOCKED == 0) | (task.guest_perm == before))
 
 
 # -- KVM --------------------------------------------------------------------------------------------------------------
@@ -399,12 +420,14 @@ def kvm_run(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     guest = w.vcpu(task)
     w.kernel.kvm_run_begins(cpu, task, guest)
+    w.spec.require("P13", (task.plugged == 1) & (guest.loaded == 1))
 
 
 def kvm_run_ends(w: World, cpu: Cpu, task: Task) -> None:
     """KVM_RUN goes back to user space."""
     guest = w.in_kvm_run(cpu, task)
     w.kernel.kvm_run_ends(cpu, task, guest)
+    w.spec.require("P13", (task.plugged == 0) & (guest.loaded == 0))
 
 
 def vm_entry(w: World, cpu: Cpu, task: Task) -> None:
@@ -445,11 +468,18 @@ def guest_writes_xfd(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.disowns(guest, cpu.xfd)
 
 
+def _set_xfd(w: World, cpu: Cpu, task: Task, xfd: int) -> None:
+    """KVM carries out a write of the guest's IA32_XFD."""
+    guest = w.vcpu(task)
+    w.kernel.kvm_set_xfd(cpu, task, guest, xfd)
+    w.spec.require("P8", guest.fpstate.xfd == xfd)
+
+
 def kvm_arms_xfd(w: World, cpu: Cpu, task: Task) -> None:
     """The guest sets IA32_XFD; the write exits, and KVM carries it out."""
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
-    w.kernel.kvm_set_xfd(cpu, task, guest, w.kernel.guest_dynamic(guest))
+    _set_xfd(w, cpu, task, w.kernel.guest_dynamic(guest))
     w.spec.disowns(guest, w.kernel.guest_dynamic(guest))
 
 
@@ -457,7 +487,7 @@ def kvm_disarms_xfd(w: World, cpu: Cpu, task: Task) -> None:
     """The guest clears IA32_XFD; the write exits, and KVM carries it out."""
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
-    w.kernel.kvm_set_xfd(cpu, task, guest, 0)
+    _set_xfd(w, cpu, task, 0)
 
 
 def kvm_set_msrs_xfd(w: World, cpu: Cpu, task: Task) -> None:
@@ -467,7 +497,7 @@ def kvm_set_msrs_xfd(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
     if w.assumptions.msrs_first:
         w.spec.needs(w.kernel.hw.in_image(guest.fpstate, w.kernel.guest_dynamic(guest)) == 0, "MSRs come before XSAVE")
-    w.kernel.kvm_set_xfd(cpu, task, guest, w.kernel.guest_dynamic(guest))
+    _set_xfd(w, cpu, task, w.kernel.guest_dynamic(guest))
     w.spec.disowns(guest, w.kernel.guest_dynamic(guest))
 
 
@@ -487,6 +517,30 @@ def kvm_get_msr_cet(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.needs(mask != 0, "the guest must have shadow stacks")
     w.kernel.kvm_access_xstate_msr(cpu, task, guest)
     w.spec.runs(cpu, guest)
+
+
+def kvm_msrs_cet(w: World, cpu: Cpu, task: Task) -> None:
+    """KVM_GET_MSRS, then KVM_SET_MSRS, of U_CET and PLx_SSP, outside KVM_RUN."""
+    w.in_syscall(cpu, task)
+    guest = w.vcpu(task)
+    mask = w.kernel.guest_writable(guest) & w.kernel.sets.cet
+    w.spec.needs(mask != 0, "the guest must have shadow stacks")
+    w.kernel.msr_io_begins(cpu, task, guest)
+    w.kernel.kvm_access_xstate_msr(cpu, task, guest)
+    w.spec.runs(cpu, guest)
+    w.spec.writes(cpu, guest, mask)
+    w.kernel.msr_io_ends(cpu, task, guest)
+    w.spec.require("P13", (task.plugged == 0) & (guest.loaded == 0))
+
+
+def kvm_emulates_avx(w: World, cpu: Cpu, task: Task) -> None:
+    """KVM emulates an instruction of the guest that reads and writes vector registers."""
+    guest = w.in_kvm_run(cpu, task)
+    mask = w.kernel.guest_writable(guest) & (SSE | AVX)
+    w.spec.needs(mask != 0, "the guest must have vector registers")
+    w.kernel.kvm_fpu_get(cpu, task)
+    w.spec.runs(cpu, guest)
+    w.spec.writes(cpu, guest, mask)
 
 
 def kvm_get_xsave(w: World, cpu: Cpu, task: Task) -> None:
@@ -518,7 +572,16 @@ def kvm_init_vcpu(w: World, cpu: Cpu, task: Task) -> None:
     """The vCPU gets an INIT, during KVM_RUN."""
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.sets.reset_by_init != 0, "the guest has nothing that INIT resets")
-    w.kernel.kvm_xstate_reset(cpu, task, guest)
+    w.kernel.kvm_xstate_reset(cpu, task, guest, wants_to_run=1)
+    w.spec.forgets(guest, w.kernel.sets.reset_by_init)
+
+
+def kvm_get_mpstate(w: World, cpu: Cpu, task: Task) -> None:
+    """KVM_GET_MP_STATE of a vCPU that was sent an INIT: it is taken outside KVM_RUN."""
+    w.in_syscall(cpu, task)
+    guest = w.vcpu(task)
+    w.spec.needs(w.kernel.sets.reset_by_init != 0, "the guest has nothing that INIT resets")
+    w.kernel.kvm_get_mpstate(cpu, task, guest)
     w.spec.forgets(guest, w.kernel.sets.reset_by_init)
 
 
@@ -551,6 +614,7 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     user_writes,
     user_initialises,
     user_uses_dynamic,
+    handle_xfd_event,
     enter_kernel,
     exit_to_user_mode,
     context_switch,
@@ -569,6 +633,7 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     sigreturn_initial,
     sigreturn_faults,
     sigreturn_ia32,
+    sigreturn_refused,
     ptrace_getregset,
     ptrace_setregset,
     ptrace_setregset_initial,
@@ -591,10 +656,13 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     kvm_set_msrs_xfd,
     kvm_set_msr_cet,
     kvm_get_msr_cet,
+    kvm_msrs_cet,
+    kvm_emulates_avx,
     kvm_get_xsave,
     kvm_set_xsave,
     kvm_set_cpuid,
     kvm_init_vcpu,
+    kvm_get_mpstate,
 )
 STEPS: Final[dict[str, Step]] = {step.name: step for step in map(_step, _FUNCTIONS)}
 """Every step by name."""

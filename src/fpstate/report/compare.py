@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fpstate.linux.compare import Column, Comparison
@@ -13,8 +13,13 @@ from fpstate.report.tables import bold, columns_that_fit, table, warn, wrapped
 __all__ = ["document", "text"]
 
 
-def document(comparison: Comparison) -> Document:
+Verified = Mapping[str, Document]
+"""By policy the document of `fpstate.report.verify`; a policy that was not verified has none."""
+
+
+def document(comparison: Comparison, verified: Verified | None = None) -> Document:
     """Return the table, one entry a policy, and the verdict."""
+    verified = verified or {}
     return {
         "schema": SCHEMA,
         "cpu": comparison.cpu.name,
@@ -25,7 +30,10 @@ def document(comparison: Comparison) -> Document:
             "size": comparison.size,
             "present": comparison.present,
         },
-        "policies": {column.policy.name: _column(column) for column in comparison.columns},
+        "policies": {
+            column.policy.name: _column(column) | {"verification": _verification(verified.get(column.policy.name))}
+            for column in comparison.columns
+        },
         "verdict": list(comparison.verdict()),
         "assumptions": sorted({a for c in comparison.columns for a in c.config.assumptions}),
         "notes": list(comparison.cpu.remarks),
@@ -73,7 +81,19 @@ def _column(column: Column) -> Document:
     }
 
 
-def text(comparison: Comparison) -> str:
+def _verification(found: Document | None) -> Document | None:
+    """Return what the verdict says of the component's values: the properties about isolation and integrity."""
+    if found is None:
+        return None
+    about = [entry for entry in found["properties"] if entry["id"].startswith(("ISO-", "INT-"))]
+    return {
+        "verdict": found["verdict"],
+        "needs": sorted({need for entry in about for need in entry["needs"]}),
+        "violated": [entry["id"] for entry in about if entry["verdict"] == "violated"],
+    }
+
+
+def text(comparison: Comparison, verified: Verified | None = None) -> str:
     """Return the table, what is the same everywhere, the verdict and the objections.
 
     In a row, what differs from most of the others is marked with ``*`` and, on a terminal, in colour.
@@ -84,7 +104,8 @@ def text(comparison: Comparison) -> str:
     if comparison.present:
         heading += f" ({comparison.size} bytes, component {comparison.component})"
     differing, common = [], []
-    for label, value in _ROWS:
+    rows = [*_ROWS, *([("kept apart", _kept_apart(verified))] if verified else [])]
+    for label, value in rows:
         cells = [value(c) for c in columns]
         title = label.format(name=name)
         if len(set(cells)) > 1 or len(columns) == 1:
@@ -95,13 +116,43 @@ def text(comparison: Comparison) -> str:
     if common:
         same = "\n".join(f"  {label}: {cell}" for label, cell in common)
         parts.append(f"the same under every policy:\n{same}")
-    parts.append("verdict:\n" + "\n".join(map(wrapped, comparison.verdict())))
+    sentences = [*comparison.verdict(), *(_proofs(name, verified) if verified else [])]
+    parts.append("verdict:\n" + "\n".join(map(wrapped, sentences)))
     if comparison.present:
         parts.append("objections:\n" + "\n".join(_objections(columns)))
     remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.remarks))
     if remarks:
         parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
     return "\n\n".join(parts)
+
+
+def _kept_apart(verified: Verified) -> Callable[[Column], str]:
+    def cell(column: Column) -> str:
+        said = _verification(verified.get(column.policy.name))
+        if said is None:
+            return "-"
+        if said["violated"]:
+            return f"no: {', '.join(said['violated'])}"
+        return f"if {', '.join(said['needs'])}" if said["needs"] else str(said["verdict"])
+
+    return cell
+
+
+def _proofs(name: str, verified: Verified) -> list[str]:
+    """Say what was verified; policies of which the same is to be said share a sentence."""
+    sentences: dict[str, list[str]] = {}
+    for policy, found in verified.items():
+        said = _verification(found) or {}
+        if said["violated"]:
+            words = f"{name} is not kept apart: {', '.join(said['violated'])} "
+            words += "is violated." if len(said["violated"]) == 1 else "are violated."
+        elif said["verdict"] == "unknown":
+            words = f"whether {name} is kept apart could not be decided."
+        else:
+            words = f"no {name} leaks or is lost, for any number of CPUs, tasks and vCPUs"
+            words += f", as long as {' and '.join(said['needs'])}." if said["needs"] else "."
+        sentences.setdefault(words, []).append(policy)
+    return [f"{', '.join(policies)}: {words}" for words, policies in sentences.items()]
 
 
 def _tables(rows: list[list[str]], names: list[str]) -> list[str]:

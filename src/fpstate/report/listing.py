@@ -29,6 +29,7 @@ _RULES = (
     "permission_keeps_supervisor",
     "sigreturn_initialises_dynamic",
     "guest_xfd_waits_for_load",
+    "copies_pkru_always",
     "independent_needs_cpuid",
     "disable_message",
     "disable_line",

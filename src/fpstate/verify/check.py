@@ -7,10 +7,12 @@ not differ on the component, are checked once.
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fpstate.cpu.model import Cpu
 from fpstate.errors import UsageError
@@ -18,21 +20,34 @@ from fpstate.linux.boot import boot
 from fpstate.linux.config import BootConfig
 from fpstate.linux.kernel import Kernel, Sets
 from fpstate.linux.policy import Policy
-from fpstate.linux.steps import Assumptions
-from fpstate.verify.induction import Failure, prove
+from fpstate.linux.steps import Assumptions, World
+from fpstate.verify import cache
 from fpstate.verify.invariants import invariants
-from fpstate.verify.model import Shape, Subject, build
+from fpstate.verify.model import Subject, build
 from fpstate.verify.properties import CLASSES, PROPERTIES, ComponentClass, property_of, static_verdicts
-from fpstate.verify.search import Found, Limits, Run, search
+from fpstate.verify.question import DEFAULT_SHAPE, METHODS, Method, Options, Shape
+from fpstate.verify.result import Failure, Outcome, Run, Taken
 
-__all__ = ["DEFAULT_SHAPE", "METHODS", "Finding", "Method", "Report", "Status", "subjects", "verify"]
+if TYPE_CHECKING:
+    from fpstate.verify.search import Found
+
+__all__ = [
+    "DEFAULT_SHAPE",
+    "METHODS",
+    "Finding",
+    "Method",
+    "Options",
+    "Report",
+    "Status",
+    "claimed_invariants",
+    "prepare",
+    "subjects",
+    "verify",
+]
 
 Status = Literal["proven", "holds", "violated", "unknown"]
-Method = Literal["induction", "exhaustive", "both"]
-METHODS: Final = ("induction", "exhaustive", "both")
-DEFAULT_SHAPE: Final = Shape(2, 3, 1)
 _SEVERITY: Final[dict[Status, int]] = {"violated": 3, "unknown": 2, "holds": 1, "proven": 0}
-_MOST_AFTER_FAILURE: Final = 2_000_000
+_MOST_AFTER_FAILURE: Final = 1_000_000
 """States to visit where the induction has failed: what it fails at is found among the first."""
 _LARGE: Final = frozenset({"user-dynamic", "permissions"})
 """Classes whose control states are many: they are visited with one task less."""
@@ -52,7 +67,7 @@ class Finding:
         claim: the claim that is violated, or "".
         reason: why, where no run shows it.
         run: a shortest run that breaks it, or None.
-        shape: the shape of that run.
+        shape, focus: of that run.
         needs: the assumptions without which it would not be so good.
     """
 
@@ -66,6 +81,7 @@ class Finding:
     reason: str = ""
     run: Run | None = None
     shape: Shape | None = None
+    focus: str = ""
     needs: list[str] = field(default_factory=list)
 
 
@@ -82,7 +98,7 @@ class Report:
         failures: steps at which the induction does not go through, by component class.
         states: visited in all.
         memory: most bytes of visited states at a time.
-        seconds: taken.
+        seconds: of work, by however many processes, were it the only policy.
     """
 
     policy: Policy
@@ -107,21 +123,11 @@ class Report:
         return sorted({need for finding in self.findings for need in finding.needs})
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What came of one model: verdicts by claim, and what it took."""
-
-    proven: bool
-    failures: list[Failure]
-    found: Found | None
-    seconds: float
-
-
 class _Memory:
     """Models already checked in this process."""
 
     def __init__(self) -> None:
-        self.outcomes: dict[tuple[object, ...], _Outcome] = {}
+        self.outcomes: dict[tuple[object, ...], Outcome] = {}
 
 
 _MEMORY: Final = _Memory()
@@ -159,9 +165,9 @@ def _key(subject: Subject, *rest: object) -> tuple[object, ...]:
             policy.permission_keeps_supervisor,
             policy.sigreturn_initialises_dynamic,
             policy.guest_xfd_waits_for_load,
-            policy.user,
-            policy.user_dynamic,
-            policy.xfeature_max,
+            policy.user & subject.sets.tracked,
+            policy.user_dynamic & subject.sets.tracked,
+            subject.sets.dynamic < 1 << policy.xfeature_max,
         )
     assumptions = subject.assumptions
     if not subject.sets.cet_kernel:
@@ -169,6 +175,13 @@ def _key(subject: Subject, *rest: object) -> tuple[object, ...]:
     if not subject.sets.dynamic:
         assumptions = replace(assumptions, msrs_first=True)
     return (subject.sets, subject.watched, assumptions, subject.kernel, rules, *rest)
+
+
+_ALTERNATIVES: Final[tuple[tuple[str, dict[str, bool], str], ...]] = (
+    ("host-sss off", {"host_sss": True}, "cet-kernel"),
+    ("msrs-first on", {"msrs_first": False}, "user-dynamic"),
+)
+"""An assumption, what it is to do without it, and the class that could tell the difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,132 +194,192 @@ class _Job:
     method: Method
     name: str
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What decides about its outcome."""
+        return _key(self.subject, self.focus, self.shape, self.method)
 
-Progress = Callable[[str, Found], None]
+
+Progress = Callable[[str, "Found"], None]
 
 
-def _outcome(job: _Job, progress: Progress | None) -> _Outcome:
-    key = _key(job.subject, job.focus, job.shape, job.method)
+def _outcome(job: _Job, options: Options, progress: Progress | None) -> Outcome:
+    key = job.key
     if key not in _MEMORY.outcomes:
-        _MEMORY.outcomes[key] = _check(job, progress)
+        kept = cache.load(key) if options.cached else None
+        _MEMORY.outcomes[key] = outcome = kept or _check(job, progress)
+        if options.cached and kept is None:
+            cache.save(key, outcome)
     return _MEMORY.outcomes[key]
 
 
-def _check(job: _Job, progress: Progress | None) -> _Outcome:
+def prepare(
+    cpu: Cpu, policies: Sequence[Policy], options: Options, workers: int, done: Callable[[int, int], None]
+) -> None:
+    """Check the models of *policies* in several processes; `verify` then finds their outcomes.
+
+    Args:
+        cpu: as `verify` will have it.
+        policies: those that it will be called with.
+        options: as it will have them.
+        workers: processes.
+        done: called with how many models are checked, of how many.
+    """
+    configs = [boot(cpu, policy) for policy in policies]
+    jobs: dict[tuple[object, ...], _Job] = {}
+    for config in configs:
+        if config.fate == "xsave":
+            for _, job in (*_jobs(config, options), *_jobs_without_assumptions(config, options)):
+                if job.key not in _MEMORY.outcomes and not (options.cached and cache.load(job.key)):
+                    jobs.setdefault(job.key, job)
+    if workers < 2 or len(jobs) < 2:
+        return
+    # The long ones first, so that no process is left alone with one at the end.
+    ordered = sorted(jobs.values(), key=lambda job: job.name not in _LARGE)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        running = {pool.submit(_check, job, None): job for job in ordered}
+        for count, future in enumerate(as_completed(running), 1):
+            key = running[future].key
+            _MEMORY.outcomes[key] = outcome = future.result()
+            if options.cached:
+                cache.save(key, outcome)
+            done(count, len(running))
+
+
+def _jobs(config: BootConfig, options: Options) -> Iterator[tuple[ComponentClass, _Job]]:
+    """Yield the models to check, by component class."""
+    for kind, _, subject in subjects(config, options.assumptions, options.kernel):
+        if options.classes is None or kind.name in options.classes:
+            shape = _shape_for(kind, options.shape)
+            for focus in shape.foci()[:1] if kind.with_supervisor else shape.foci():
+                yield kind, _Job(subject, focus, shape, options.method, kind.name)
+
+
+def _shape_for(kind: ComponentClass, shape: Shape) -> Shape:
+    """Return the shape in which the models of a class are visited: smaller where control states are many."""
+    tasks = max(1, shape.tasks - 1)
+    if kind.with_supervisor:
+        return Shape(1, tasks, min(shape.vcpus, tasks))
+    return Shape(shape.cpus, tasks, min(shape.vcpus, tasks)) if kind.name in _LARGE else shape
+
+
+def _without(options: Options, classes: Sequence[str]) -> Iterator[tuple[str, Options]]:
+    """Yield each assumption that may matter, and the options of a quick verification without it."""
+    shape = Shape(min(2, options.shape.cpus), min(2, options.shape.tasks), min(1, options.shape.vcpus))
+    method: Method = "exhaustive" if options.method == "exhaustive" else "proof"
+    for need, change, name in _ALTERNATIVES:
+        other = replace(options.assumptions, **change)
+        if other != options.assumptions and name in classes:
+            yield need, replace(options, shape=shape, method=method, assumptions=other, classes=(name,))
+
+
+def _jobs_without_assumptions(config: BootConfig, options: Options) -> Iterator[tuple[ComponentClass, _Job]]:
+    known = options.classes or tuple(kind.name for kind in CLASSES)
+    for _, changed in _without(options, known):
+        yield from _jobs(config, changed)
+
+
+def _check(job: _Job, progress: Progress | None) -> Outcome:
     started = time.perf_counter()
-    proven, failures = False, []
+    outcome = Outcome()
     if job.method != "exhaustive":
-        induction = prove(job.subject, "guest0" if job.focus.startswith("guest") else "task0")
-        proven, failures = induction.proven, induction.failures
-    found = None
-    if not proven or job.method != "induction":
-        model = build(job.subject, job.shape, job.focus, _claimed_invariants)
-        report = None if progress is None else lambda found: progress(f"{job.name}, {job.focus}", found)
-        found = search(model, Limits(states=_MOST_AFTER_FAILURE if failures else None), report)
-    return _Outcome(proven, failures, found, time.perf_counter() - started)
+        _prove(job, outcome)
+    if job.method != "proof" and (not outcome.proven or job.method != "induction"):
+        _visit(job, outcome, progress)
+    outcome.seconds = time.perf_counter() - started
+    return outcome
 
 
-def _claimed_invariants(w: object) -> Iterator[tuple[str, object]]:
+def _prove(job: _Job, outcome: Outcome) -> None:
+
+    from fpstate.verify.induction import prove  # noqa: PLC0415  z3, which kept outcomes do without
+
+    focus = "guest0" if job.focus.startswith("guest") else "task0"
+    induction = prove(job.subject, focus, thorough=job.method != "proof")
+    outcome.proven, outcome.failures = induction.proven, induction.failures
+
+
+def _visit(job: _Job, outcome: Outcome, progress: Progress | None) -> None:
+    from fpstate.verify.search import Limits, search  # noqa: PLC0415  NumPy, likewise
+
+    model = build(job.subject, job.shape, job.focus, claimed_invariants)
+    report = None if progress is None else lambda found: progress(f"{job.name}, {job.focus}", found)
+    found = search(model, Limits(states=_MOST_AFTER_FAILURE if outcome.failures else None), report)
+    outcome.states, outcome.memory, outcome.complete = found.states, found.memory, found.complete
+    for broken in found.broken:
+        taken = tuple(Taken(command.step, command.arguments) for command in broken.run.commands)
+        outcome.broken[broken.property] = Run(taken, broken.run.states)
+    if not found.complete:
+        outcome.smaller = Shape(1, min(2, job.shape.tasks), min(1, job.shape.vcpus))
+        focus = job.focus if job.focus in outcome.smaller.foci() else outcome.smaller.foci()[-1]
+        smaller = build(job.subject, outcome.smaller, focus, claimed_invariants)
+        outcome.complete = search(smaller, Limits()).complete
+
+
+def claimed_invariants(w: World) -> Iterator[tuple[str, Any]]:
     """Yield the clauses that are part of a property; the others only carry the induction."""
-    for name, holds in invariants(w):  # type: ignore[arg-type]
+    for name, holds in invariants(w):
         if property_of(name):
             yield name, holds
 
 
 def verify(
-    cpu: Cpu,
-    policy: Policy,
-    *,
-    shape: Shape = DEFAULT_SHAPE,
-    assumptions: Assumptions | None = None,
-    method: Method = "both",
-    kernel: type[Kernel] = Kernel,
-    classes: Sequence[str] | None = None,
-    needs: bool = True,
-    progress: Progress | None = None,
+    cpu: Cpu, policy: Policy, options: Options | None = None, *, needs: bool = True, progress: Progress | None = None
 ) -> Report:
     """Verify *policy* on *cpu*.
 
     Args:
         cpu: the CPU: which components there are.
         policy: the design.
-        shape: CPUs, tasks and vCPUs of the exhaustive search.
-        assumptions: what is taken for granted; the usual ones if None.
-        method: ``"induction"``, with a search only where it fails; ``"exhaustive"``; or ``"both"``.
-        kernel: the kernel; a bug of history is a class of its own.
-        classes: names of the component classes to look at; all if None.
+        options: how.
         needs: find out which assumptions the verdicts need.
         progress: called after every level of a search with what is being searched.
 
     Raises:
-        UsageError: the kernel does not boot with XSAVE, or the shape is impossible.
+        UsageError: the kernel does not boot with XSAVE.
         CannotTell: the source of *cpu* lacks a number that the boot depends on.
     """
-    if not 0 <= shape.vcpus <= shape.tasks or min(shape.cpus, shape.tasks) < 1:
-        raise UsageError("there must be at least one CPU and one task, and no more vCPUs than tasks")
+    options = options or Options()
     config = boot(cpu, policy)
     if config.fate != "xsave":
         raise UsageError(f"{policy.name} does not use XSAVE on {cpu.name}: {config.panic or config.xsave_disabled}")
-    options = _Options(shape, assumptions or Assumptions(), method, kernel, tuple(classes) if classes else None)
     report = _Verification(config, options, progress).report()
     if needs:
         _find_needs(report, config, options)
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """The arguments of `verify`."""
-
-    shape: Shape
-    assumptions: Assumptions
-    method: Method
-    kernel: type[Kernel]
-    classes: tuple[str, ...] | None
-
-
 class _Verification:
     """One policy's models, one after the other."""
 
-    def __init__(self, config: BootConfig, options: _Options, progress: Progress | None) -> None:
+    def __init__(self, config: BootConfig, options: Options, progress: Progress | None) -> None:
         self.config, self.options, self.progress = config, options, progress
         self.findings = {name: Finding(name) for name in PROPERTIES}
         findings = list(self.findings.values())
         self.result = Report(config.policy, config.cpu, options.assumptions, findings, options.shape, {}, {})
 
     def report(self) -> Report:
-        started = time.perf_counter()
-        sets = Sets.of(self.config)
-        for name, (verdict, reason, needs) in static_verdicts(self.config, sets, self.options.assumptions).items():
+        sets, options = Sets.of(self.config), self.options
+        for name, (verdict, reason, needs) in static_verdicts(
+            self.config, sets, options.assumptions, options.classes
+        ).items():
             finding = self.findings[name]
             finding.verdict, finding.reason, finding.needs = verdict, reason, list(needs)
-        wanted = self.options.classes
-        for kind, bit, subject in subjects(self.config, self.options.assumptions, self.options.kernel):
-            if wanted is None or kind.name in wanted:
-                self.result.classes[kind.name] = bit
-                self._class(kind, subject)
-        self.result.seconds = time.perf_counter() - started
-        return self.result
-
-    def _class(self, kind: ComponentClass, subject: Subject) -> None:
-        shape = self.options.shape
-        if kind.name in _LARGE:
-            shape = Shape(shape.cpus, max(1, shape.tasks - 1), min(shape.vcpus, max(1, shape.tasks - 1)))
-        if kind.with_supervisor:
-            shape = Shape(1, shape.tasks, shape.vcpus)
-        for focus in shape.foci()[:1] if kind.with_supervisor else shape.foci():
-            outcome = _outcome(_Job(subject, focus, shape, self.options.method, kind.name), self.progress)
+        for kind, job in _jobs(self.config, self.options):
+            self.result.classes[kind.name] = job.subject.watched.bit_length() - 1
+            outcome = _outcome(job, self.options, self.progress)
             if outcome.failures:
                 self.result.failures.setdefault(kind.name, []).extend(outcome.failures)
-            self._merge(kind, shape, outcome)
+            self._merge(job, outcome)
+        return self.result
 
-    def _merge(self, kind: ComponentClass, shape: Shape, outcome: _Outcome) -> None:
-        found = outcome.found
-        states = found.states if found else 0
+    def _merge(self, job: _Job, outcome: Outcome) -> None:
+        states = outcome.states
         self.result.states += states
-        self.result.memory = max(self.result.memory, found.memory if found else 0)
-        broken = {property_of(b.property): b for b in (found.broken if found else ())}
-        usual: Status = "proven" if outcome.proven else "holds" if found and found.complete else "unknown"
+        self.result.seconds += outcome.seconds
+        self.result.memory = max(self.result.memory, outcome.memory)
+        broken = {property_of(claim): (claim, run) for claim, run in outcome.broken.items()}
+        usual: Status = "proven" if outcome.proven else "holds" if outcome.complete else "unknown"
         for finding in self.findings.values():
             if finding.id in _STATIC:
                 continue
@@ -315,33 +388,24 @@ class _Verification:
             verdict: Status = "violated" if finding.id in broken else usual
             if _SEVERITY[verdict] > _SEVERITY[finding.verdict]:
                 finding.verdict = verdict
-                finding.method = "exhaustive"
+                at = outcome.smaller
+                finding.method = f"exhaustive at {at.cpus}x{at.tasks}x{at.vcpus}" if at else "exhaustive"
                 if finding.id in broken:
-                    finding.run, finding.shape = broken[finding.id].run, shape
-                    finding.component, finding.claim = kind.name, broken[finding.id].property
+                    finding.method = "exhaustive"
+                    finding.component, finding.shape, finding.focus = job.name, job.shape, job.focus
+                    finding.claim, finding.run = broken[finding.id]
             elif finding.verdict == "proven" and finding.method == "static":
                 finding.method = "induction"
 
 
 _STATIC: Final = frozenset({"P5", "P6", "P15", "P17", "P19"})
 
-_ALTERNATIVES: Final[tuple[tuple[str, dict[str, bool], str], ...]] = (
-    ("host-sss off", {"host_sss": True}, "cet-kernel"),
-    ("msrs-first on", {"msrs_first": False}, "user-dynamic"),
-)
-"""An assumption, what it is to do without it, and the class that could tell the difference."""
 
-
-def _find_needs(report: Report, config: BootConfig, options: _Options) -> None:
+def _find_needs(report: Report, config: BootConfig, options: Options) -> None:
     """Verify again without each assumption, where that could matter, and note which verdicts get worse."""
-    shape = Shape(min(2, options.shape.cpus), min(2, options.shape.tasks), min(1, options.shape.vcpus))
-    method: Method = "exhaustive" if options.method == "exhaustive" else "induction"
-    for need, change, name in _ALTERNATIVES:
-        other = replace(options.assumptions, **change)
-        if other == options.assumptions or name not in report.classes:
-            continue
-        changed = replace(options, shape=shape, method=method, assumptions=other, classes=(name,))
+    for need, changed in _without(options, tuple(report.classes)):
         without = _Verification(config, changed, None).report()
         for finding, worse in zip(report.findings, without.findings, strict=True):
-            if worse.verdict == "violated" != finding.verdict and need not in finding.needs:
+            lost = {"violated": True, "unknown": finding.verdict == "proven"}.get(worse.verdict, False)
+            if lost and finding.verdict != "violated" and need not in finding.needs:
                 finding.needs.append(need)

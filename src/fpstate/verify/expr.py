@@ -10,11 +10,25 @@ of the kernel's functions are followed on every path (see `fpstate.verify.paths`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
-__all__ = ["FALSE", "ORACLE", "TRUE", "Expr", "Oracle", "as_expr", "const", "negate", "var", "variables", "where"]
+__all__ = [
+    "FALSE",
+    "ORACLE",
+    "TRUE",
+    "Expr",
+    "Oracle",
+    "as_expr",
+    "const",
+    "evaluate",
+    "negate",
+    "var",
+    "variables",
+    "where",
+]
 
 _ALL: Final = (1 << 64) - 1
 
@@ -39,12 +53,15 @@ class Expr:
         op: ``const``, ``var``, ``and``, ``or``, ``xor``, ``eq``, ``lt`` or ``where``.
         args: the value of a constant; name and number of values of a variable; else the operands.
         boolean: it is 0 or 1.
+        rank: puts operands in an order that depends on what they are alone, so that a model comes out the same in
+            every process.
     """
 
-    __slots__ = ("args", "boolean", "op")
+    __slots__ = ("args", "boolean", "op", "rank")
     op: str
     args: tuple[Any, ...]
     boolean: bool
+    rank: bytes
 
     def __and__(self, other: Any) -> Expr:
         return _apply("and", self, as_expr(other))
@@ -93,6 +110,8 @@ def _node(op: str, args: tuple[Any, ...], *, boolean: bool) -> Expr:
     if found is None:
         found = Expr()
         found.op, found.args, found.boolean = op, args, boolean
+        described = repr([arg.rank if isinstance(arg, Expr) else arg for arg in args])
+        found.rank = blake2b(f"{op}{described}".encode(), digest_size=8).digest()
         _NODES[key] = found
     return found
 
@@ -133,7 +152,7 @@ _FOLD: Final[dict[str, Callable[[int, int], int]]] = {
 def _apply(op: str, a: Expr, b: Expr) -> Expr:
     if a.op == "const" and b.op == "const":
         return const(_FOLD[op](a.args[0], b.args[0]))
-    if op != "lt" and (a.op == "const" or (b.op != "const" and id(a) > id(b))):
+    if op != "lt" and (a.op == "const" or (b.op != "const" and a.rank > b.rank)):
         a, b = b, a  # a constant is the second operand
     simple = _identity(op, a, b)
     if simple is not None:
@@ -230,3 +249,15 @@ def variables(e: Expr, found: set[str] | None = None) -> set[str]:
         for arg in e.args:
             variables(arg, found)
     return found
+
+
+def evaluate(e: Expr, state: Mapping[str, int]) -> int:
+    """Return the value of *e* in *state*."""
+    if e.op == "const":
+        return int(e.args[0])
+    if e.op == "var":
+        return state[e.args[0]]
+    if e.op == "where":
+        condition, yes, no = e.args
+        return evaluate(yes if evaluate(condition, state) else no, state)
+    return _FOLD[e.op](evaluate(e.args[0], state), evaluate(e.args[1], state))

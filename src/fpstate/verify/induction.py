@@ -11,35 +11,24 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import z3
 
-from fpstate.verify.expr import Expr, variables
+from fpstate.verify.expr import Expr, evaluate, variables
 from fpstate.verify.invariants import invariants
-from fpstate.verify.model import Check, Command, Model, Shape, Subject, build
+from fpstate.verify.model import Check, Command, Model, Subject, build
+from fpstate.verify.question import Shape
+from fpstate.verify.result import Failure, Taken
 
-__all__ = ["GENERIC", "Failure", "Induction", "prove"]
+__all__ = ["GENERIC", "Induction", "prove"]
 
 GENERIC: Final = Shape(3, 4, 4, open=True)
 """What stands for any shape."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Where the induction does not go through.
-
-    Attributes:
-        clause: the clause, or the property, that fails.
-        command: the step after which, or in which, it does; None at the start.
-        state: a state that satisfies the invariant, from which the step leads to the failure.
-    """
-
-    clause: str
-    command: Command | None
-    state: dict[str, int]
+_TOGETHER: Final = 16
+"""Properties in one question."""
 
 
 @dataclass(slots=True)
@@ -78,12 +67,14 @@ def numbers(step_parameters: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
 class _Translator:
     """From `Expr` to z3: truth values to Bool, the rest to 8-bit vectors."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, prime: str = "") -> None:
         self.sizes = {v.name: v for v in model.variables}
+        self.prime = prime
         self.cache: dict[int, Any] = {}
 
     def variable(self, name: str) -> Any:
-        return z3.Bool(name) if self.sizes[name].values in {(0, 1), (0,), (1,)} else z3.BitVec(name, 8)
+        name, values = name + self.prime, self.sizes[name].values
+        return z3.Bool(name) if max(values) <= 1 else z3.BitVec(name, 8)
 
     def domain(self) -> Iterator[Any]:
         """Yield what makes a value one that the variable can have."""
@@ -135,8 +126,8 @@ def _vector(term: Any) -> Any:
 
 
 class _Proof:
-    def __init__(self, model: Model, timeout: int) -> None:
-        self.model = model
+    def __init__(self, model: Model, timeout: int, *, thorough: bool) -> None:
+        self.model, self.thorough = model, thorough
         self.translate = _Translator(model)
         self.solver = z3.SolverFor("QF_BV")
         self.solver.set("timeout", timeout)
@@ -149,13 +140,19 @@ class _Proof:
         self.result = Induction(clauses=tuple(dict.fromkeys(self.names)))
         self.failed: set[str] = set()
         self.mentioned = [variables(holds) for _, holds in model.invariants]
+        later = _Translator(model, "'")
+        self.primed = {name: later.variable(name) for name in later.sizes}
+        self.unchanged = {name: self.primed[name] == self.translate.variable(name) for name in later.sizes}
+        self.wrong_after = [z3.Not(later.truth(holds)) for _, holds in model.invariants]
 
     def run(self) -> Induction:
         started = time.perf_counter()
         self._start()
-        for check in self.model.checks:
-            self._property(check)
+        for start in range(0, len(self.model.checks), _TOGETHER):
+            self._properties(self.model.checks[start : start + _TOGETHER])
         for command in self.model.commands:
+            if self.failed and not self.thorough:
+                break
             self._step(command)
         self.result.proven = not self.result.failures and not self.result.unknown
         self.result.seconds = time.perf_counter() - started
@@ -163,49 +160,60 @@ class _Proof:
 
     def _start(self) -> None:
         """The initial state satisfies every clause."""
-        values = [
-            (self.translate.variable(v.name), self._constant(v.name, self.model.initial[v.name]))
-            for v in self.model.variables
-        ]
-        for name, clause in zip(self.names, self.clauses, strict=True):
-            if not z3.is_true(z3.simplify(z3.substitute(clause, *values))):
+        for name, holds in self.model.invariants:
+            if not evaluate(holds, self.model.initial):
                 self._fail(name, None, dict(self.model.initial))
 
-    def _constant(self, name: str, value: int) -> Any:
-        return z3.BoolVal(bool(value)) if z3.is_bool(self.translate.variable(name)) else z3.BitVecVal(value, 8)
+    def _broken(self, check: Check) -> Any:
+        """Return when *check* fails."""
+        truth = self.translate.truth
+        return z3.And(*map(truth, check.guard), z3.Not(truth(check.holds)))
+
+    def _properties(self, checks: Sequence[Check]) -> None:
+        """Ask about many at once; about each if one of them fails."""
+        self.solver.push()
+        self.solver.add(z3.Or([self._broken(check) for check in checks]))
+        fails = self._ask()
+        self.solver.pop()
+        if fails:
+            for check in checks:
+                self._property(check)
 
     def _property(self, check: Check) -> None:
         """The invariant implies the property where the step has got to."""
         if check.property in self.failed:
             return
         self.solver.push()
-        self.solver.add(*map(self.translate.truth, check.guard), z3.Not(self.translate.truth(check.holds)))
+        self.solver.add(self._broken(check))
         if self._ask():
+            ids = tuple(map(id, check.guard))
             command = next(
                 c
                 for c in (*self.model.commands, *self.model.stopped)
-                if c.guard[: len(check.guard)] is check.guard
-                or tuple(map(id, c.guard[: len(check.guard)])) == tuple(map(id, check.guard))
+                if (c.step, c.arguments) == (check.step, check.arguments) and tuple(map(id, c.guard[: len(ids)])) == ids
             )
             self._fail(check.property, command, self._state())
         self.solver.pop()
 
     def _step(self, command: Command) -> None:
         """A step keeps the invariant."""
-        updates = [(self.translate.variable(name), self._as(name, value)) for name, value in command.updates.items()]
         touched = [
-            (name, z3.Not(z3.substitute(clause, *updates)))
-            for name, clause, names in zip(self.names, self.clauses, self.mentioned, strict=True)
+            (name, wrong, names)
+            for name, wrong, names in zip(self.names, self.wrong_after, self.mentioned, strict=True)
             if name not in self.failed and not names.isdisjoint(command.updates)
         ]
         if not touched:
             return
         self.solver.push()
         self.solver.add(*map(self.translate.truth, command.guard))
-        self.solver.add(z3.Or([wrong for _, wrong in touched]))
+        for variable in set[str]().union(*(names for _, _, names in touched)):
+            value = command.updates.get(variable)
+            changed = value is not None and self.primed[variable] == self._as(variable, value)
+            self.solver.add(changed if value is not None else self.unchanged[variable])
+        self.solver.add(z3.Or([wrong for _, wrong, _ in touched]))
         if self._ask():
             model = self.solver.model()
-            name = next(n for n, wrong in touched if z3.is_true(model.eval(wrong, model_completion=True)))
+            name = next(n for n, wrong, _ in touched if z3.is_true(model.eval(wrong, model_completion=True)))
             self._fail(name, command, self._state())
         self.solver.pop()
 
@@ -231,16 +239,18 @@ class _Proof:
 
     def _fail(self, clause: str, command: Command | None, state: dict[str, int]) -> None:
         self.failed.add(clause)
-        self.result.failures.append(Failure(clause, command, state))
+        taken = Taken(command.step, command.arguments) if command else None
+        self.result.failures.append(Failure(clause, taken, state))
 
 
-def prove(subject: Subject, focus: str, *, timeout: int = 20_000) -> Induction:
+def prove(subject: Subject, focus: str, *, timeout: int = 20_000, thorough: bool = True) -> Induction:
     """Try to prove every property of *subject* for any number of CPUs, tasks and vCPUs.
 
     Args:
         subject: the component and the kernel.
         focus: ``task0`` or ``guest0``.
         timeout: milliseconds for one question.
+        thorough: find every clause that fails; else the first is enough.
     """
     model = build(subject, GENERIC, focus, invariants, numbers)
-    return _Proof(model, timeout).run()
+    return _Proof(model, timeout, thorough=thorough).run()

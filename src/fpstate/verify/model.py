@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from fpstate.linux.policy import Policy
 from fpstate.linux.steps import STEPS, Assumptions, Step, World
 from fpstate.verify import paths
 from fpstate.verify.expr import Expr, as_expr, const, negate, var, variables, where
+from fpstate.verify.question import Shape
 from fpstate.verify.tags import DEFAULT, DEFAULTED, INITIAL, KINDS, TAGS, TagHardware, TagSpecification
 
 __all__ = ["Check", "Command", "Model", "Shape", "Subject", "Variable", "build"]
@@ -30,30 +32,6 @@ DATA: Final = frozenset({"regs", "image", "own", "pkru", "host_pkru", "lbr", "ne
 
 Invariants = Callable[[World], Iterator[tuple[str, Any]]]
 Numbers = Callable[[tuple[str, ...]], Iterator[tuple[int, ...]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How many of each: the first *vcpus* tasks may have a vCPU.
-
-    Attributes:
-        open: there may be more of them, which are named but not looked at.
-    """
-
-    cpus: int
-    tasks: int
-    vcpus: int
-    open: bool = False
-
-    @property
-    def contexts(self) -> int:
-        """Tasks and guests."""
-        return self.tasks + self.vcpus
-
-    def foci(self) -> tuple[str, ...]:
-        """Return one context of each kind: a vCPU's thread, its guest, and a task without a vCPU."""
-        vcpu = ("task0", "guest0") if self.vcpus else ()
-        return vcpu + ((f"task{self.vcpus}",) if self.tasks > self.vcpus else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +83,14 @@ class Check:
         property: the id.
         guard: where the command has got to.
         holds: the condition.
+        step, arguments: of the command.
     """
 
     property: str
     guard: tuple[Expr, ...]
     holds: Expr
+    step: str
+    arguments: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +144,8 @@ class SymbolicSpecification(TagSpecification):
 
     path: paths.Path
     found: list[Check]
+    step: str
+    arguments: tuple[tuple[str, int], ...]
 
     def needs(self, condition: Any, why: str) -> None:  # noqa: ARG002  said to people only
         """End the path where *condition* does not hold."""
@@ -180,7 +163,7 @@ class SymbolicSpecification(TagSpecification):
 
     def _claim(self, name: str, holds: Expr) -> None:
         if self.path.implies(holds) is not True:
-            self.found.append(Check(name, tuple(self.path.guard), holds))
+            self.found.append(Check(name, tuple(self.path.guard), holds, self.step, self.arguments))
             if holds.op == "const":
                 raise _NotPossibleError
             self.path.assume(holds)
@@ -284,6 +267,8 @@ class _Builder:
         self.tags = len(TAGS) if self.sets.pkru else DEFAULT
         self.slots = list(self._slots())
         self.fixed: dict[str, int] = {}
+        self.template: World | None = None
+        self.template_fixed: dict[str, int] = {}
 
     def is_focus(self, who: Task | Guest) -> bool:
         """Tell whether *who* is the focus."""
@@ -362,9 +347,11 @@ class _Builder:
 
     def world(self) -> World:
         """Return a world at its defaults, every field a constant."""
-        sets, shape = self.sets, self.shape
-        cpus = [Cpu(c, regs=INITIAL) for c in range(shape.cpus)]
-        tasks = [self._task(t) for t in range(shape.tasks)]
+        cpus = [Cpu(c, regs=INITIAL) for c in range(self.shape.cpus)]
+        return self._assemble(cpus, [self._task(t) for t in range(self.shape.tasks)], INITIAL)
+
+    def _assemble(self, cpus: list[Cpu], tasks: list[Task], newest: Any) -> World:
+        sets = self.sets
 
         def places() -> Iterator[tuple[Any, str]]:
             yield from ((cpu, "regs") for cpu in cpus)
@@ -383,6 +370,7 @@ class _Builder:
                         yield task.guest, "host_pkru"
 
         spec = SymbolicSpecification(sets, self.hw, places, self.is_focus)
+        spec.newest = newest
         assumptions = self.subject.assumptions
         spec.host_sss = sets.cet_kernel if assumptions.host_sss and assumptions.fred else 0
         kernel = self.subject.kernel(self.subject.policy, sets, self.hw, spec)
@@ -404,12 +392,19 @@ class _Builder:
 
     def symbolic_world(self) -> World:
         """Return a world whose fields are variables, but for those that never change."""
-        w = self.world()
-        for slot in self.slots:
-            fixed = self.fixed.get(slot.variable.name)
-            slot.put(w, var(slot.variable.name, slot.variable.size) if fixed is None else const(fixed))
-        self._follow(w)
-        return w
+        if self.template is None or self.template_fixed != self.fixed:
+            w = self.world()
+            for slot in self.slots:
+                fixed = self.fixed.get(slot.variable.name)
+                slot.put(w, var(slot.variable.name, slot.variable.size) if fixed is None else const(fixed))
+            self._follow(w)
+            self.template, self.template_fixed = w, dict(self.fixed)
+        return self._copy(self.template)
+
+    def _copy(self, w: World) -> World:
+        """Return a world of its own with the fields of *w*: a run changes it."""
+        newest = w.spec.newest  # type: ignore[attr-defined]  # the specification is this module's
+        return self._assemble([copy(cpu) for cpu in w.cpus], [_copied(task) for task in w.tasks], newest)
 
     def _follow(self, w: World) -> None:
         """Set what depends on variables: user features follow the features, a larger buffer is as large as its size."""
@@ -440,7 +435,7 @@ class _Builder:
             w = self.symbolic_world()
             spec = w.spec
             assert isinstance(spec, SymbolicSpecification)  # noqa: S101  for the type checker
-            spec.path, spec.found = path, []
+            spec.path, spec.found, spec.step, spec.arguments = path, [], step.name, arguments
             before = [slot.get(w) for slot in self.slots]
             try:
                 step.run(w, *(w.cpus[n] if kind == "cpu" else w.tasks[n] for kind, n in arguments))
@@ -449,7 +444,7 @@ class _Builder:
                 stopped.append(Command(step.name, arguments, tuple(path.guard), {}))
                 return
             except Fault as fault:
-                spec.found.append(Check(f"FAULT: {fault.rule.id}", tuple(path.guard), const(0)))
+                spec.found.append(Check(f"FAULT: {fault.rule.id}", tuple(path.guard), const(0), step.name, arguments))
                 checks.extend(spec.found)
                 stopped.append(Command(step.name, arguments, tuple(path.guard), {}))
                 return
@@ -520,6 +515,15 @@ class _Builder:
             name: everything[name] if name.rpartition(".")[2] in references else of_field[_kind(name)]
             for name in possible
         }
+
+
+def _copied(task: Task) -> Task:
+    made = copy(task)
+    made.own = copy(task.own)
+    if task.guest is not None:
+        made.guest = copy(task.guest)
+        made.guest.fpstate = copy(task.guest.fpstate)
+    return made
 
 
 def _kind(name: str) -> str:

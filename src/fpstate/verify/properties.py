@@ -5,6 +5,7 @@ A claim is a `Check` or an invariant's clause; its name is the property's id, or
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,8 +13,9 @@ from fpstate.linux.config import BootConfig
 from fpstate.linux.kernel import Sets
 from fpstate.linux.kvm import kvm_view
 from fpstate.linux.steps import Assumptions
+from fpstate.xfeatures import APX, AVX, AVX512, LEGACY, MPX
 
-__all__ = ["CLASSES", "PROPERTIES", "ComponentClass", "Property", "property_of", "static_verdicts"]
+__all__ = ["CLASSES", "PROPERTIES", "ComponentClass", "Property", "class_of", "property_of", "static_verdicts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,14 @@ CLASSES: Final = (
     ComponentClass("independent", (15,), "independent state: LBR"),
 )
 """The classes, each with a model of its own."""
+ORDINARY: Final = LEGACY | AVX | AVX512 | MPX | 1 << APX | 1 << 17
+"""What the class of ordinary user state stands for: TILECFG too, which XFD does not disable."""
+
+
+def class_of(bit: int) -> str | None:
+    """Return the name of the class that component *bit* belongs to; None for one that no class stands for."""
+    named = next((kind.name for kind in CLASSES if bit in kind.bits), None)
+    return named or ("user" if ORDINARY >> bit & 1 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +176,20 @@ Verdict = Literal["proven", "violated"]
 
 
 def static_verdicts(
-    config: BootConfig, sets: Sets, assumptions: Assumptions
+    config: BootConfig, sets: Sets, assumptions: Assumptions, classes: Collection[str] | None = None
 ) -> dict[str, tuple[Verdict, str, list[str]]]:
     """Return what the sets of a boot alone decide: property to verdict, reason, and the assumptions that it needs."""
     policy = config.policy
     host_sss = assumptions.host_sss and assumptions.fred
-    guests = sets.kvm & sets.cet_kernel
+    looked_at = classes is None or "cet-kernel" in classes
+    guests = sets.kvm & sets.cet_kernel if looked_at else 0
     kept = (sets.default | sets.guest_default) & ~policy.never_restored & ~sets.restore
     observable = kept & ~sets.cet_kernel | (kept if host_sss else 0)
     names = config.cpu.catalogue.names
     verdicts: dict[str, tuple[Verdict, str, list[str]]] = {
-        "P5": _judge(observable, f"{names(observable)} stays in the registers", ["host-sss off"] if kept else []),
+        "P5": _judge(
+            observable, f"{names(observable)} stays in the registers", ["host-sss off"] if kept and looked_at else []
+        ),
         "P6": _judge(
             sets.default & policy.guest_only | policy.guest_only & sets.maximum & ~sets.guest_default,
             "the guest-only set is not kept apart",

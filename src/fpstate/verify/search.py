@@ -7,25 +7,28 @@ mapped.  The run that leads to the first state in which a property is broken is 
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from fpstate.verify.columns import Columns, Masks
-from fpstate.verify.expr import Expr
-from fpstate.verify.model import Command, Model
+from fpstate.verify.model import Check, Command, Model
 from fpstate.verify.packing import WORD, Packing, States
 from fpstate.verify.skeleton import Skeleton, sorted_distinct
 from fpstate.verify.symmetry import renamings
 
-__all__ = ["Broken", "Found", "Limits", "Run", "search"]
+__all__ = ["Broken", "Engine", "Found", "Limits", "Run", "command_of", "search"]
 
+Engine = Literal["auto", "numpy", "compiled"]
 _BLOCK: Final = 1 << 15
+_LARGE: Final = 4
+"""CPUs times tasks of a model for which compiled code pays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,24 +319,17 @@ class _Search:
         for check in self.model.checks:
             reached = masks.of(check.guard)
             if reached is not None:
-                self._note(check.property, reached, columns.of(check.holds), block, check.guard)
+                self._note(check.property, reached, columns.of(check.holds), block, check)
         for name, holds in self.model.invariants:
             self._note(name, np.ones(len(block), np.uint8), columns.of(holds), block, None)
 
-    def _note(self, name: str, reached: Any, holds: Any, block: States, guard: tuple[Expr, ...] | None) -> None:
+    def _note(self, name: str, reached: Any, holds: Any, block: States, check: Check | None) -> None:
         if name in self.broken:
             return
         bad = reached & (1 - holds if isinstance(holds, int) else holds ^ 1)
         if bad.any():
-            self.broken[name] = (int(block[int(np.argmax(bad))]), self._command(guard) if guard is not None else None)
-
-    def _command(self, guard: tuple[Expr, ...]) -> Command:
-        """Return the command that goes as far as *guard*: a check lies on its way, or ends it."""
-        ids = tuple(map(id, guard))
-        for command in (*self.model.commands, *self.model.stopped):
-            if tuple(map(id, command.guard[: len(ids)])) == ids:
-                return command
-        raise AssertionError("a check lies on no command's way")
+            last = command_of(self.model, check) if check is not None else None
+            self.broken[name] = (int(block[int(np.argmax(bad))]), last)
 
     # -- from levels to a run ------------------------------------------------------------------------------------------
 
@@ -385,7 +381,7 @@ class _Search:
             reached = masks.of(check.guard)
             holds = columns.of(check.holds)
             if reached is not None and not (holds if isinstance(holds, int) else int(holds[0])):
-                command = self._command(check.guard)
+                command = command_of(self.model, check)
                 if command.step == last.step:
                     return command
         return last
@@ -396,15 +392,43 @@ def _contains(level: States, state: int) -> bool:
     return at < len(level) and int(level[at]) == state
 
 
-def search(model: Model, limits: Limits | None = None, progress: Callable[[Found], None] | None = None) -> Found:
+def command_of(model: Model, check: Check) -> Command:
+    """Return the command that goes as far as *check*, which lies on its way, or ends it."""
+    ids = tuple(map(id, check.guard))
+    for command in (*model.commands, *model.stopped):
+        of_step = command.step == check.step and command.arguments == check.arguments
+        if of_step and tuple(map(id, command.guard[: len(ids)])) == ids:
+            return command
+    raise AssertionError("a check lies on no command's way")
+
+
+def search(
+    model: Model,
+    limits: Limits | None = None,
+    progress: Callable[[Found], None] | None = None,
+    engine: Engine = "auto",
+) -> Found:
     """Visit every state of *model*, or as many as *limits* allow.
 
     Args:
         model: the transition system.
         limits: what the search may take.
         progress: called after every level.
+        engine: ``"numpy"``; ``"compiled"``, which needs Numba; or what is there and fits the model.
 
     Raises:
-        UsageError: a state does not fit into 64 bits.
+        UsageError: a state does not fit into the words that the engine has for it.
     """
-    return _Search(model, limits or Limits(), progress).run()
+    limits = limits or Limits()
+    if engine == "compiled" or (engine == "auto" and _worth_compiling(model, limits)):
+        from fpstate.verify.compiled import search_compiled  # noqa: PLC0415  it needs Numba
+
+        return search_compiled(model, limits, progress)
+    return _Search(model, limits, progress).run()
+
+
+def _worth_compiling(model: Model, limits: Limits) -> bool:
+    """Tell whether the model is large enough for compiled code to pay, and nothing is asked that it cannot do."""
+    if limits.symmetry or limits.liveness or importlib.util.find_spec("numba") is None:
+        return False
+    return model.shape.cpus * model.shape.tasks >= _LARGE

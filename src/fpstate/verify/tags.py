@@ -183,9 +183,12 @@ class TagHardware:
         """Zeros are the initial configuration, XSTATE_BV[i] or not."""
         fpstate.image = where(self._has(mask), INITIAL, fpstate.image)
 
-    def to_user(self, fpstate: Fpstate, mask: int, pkru: Any) -> Any:
+    def to_user(self, fpstate: Fpstate, mask: int, pkru: Any, *, always: bool) -> Any:
         """Copy out; PKRU is the one that is passed."""
-        return pkru if self.sets.pkru else where(self._has(mask), fpstate.image, INITIAL)
+        if not self.sets.pkru:
+            return where(self._has(mask), fpstate.image, INITIAL)
+        shown = 1 if always else as_expr(fpstate.image) != INITIAL
+        return where(self._has(mask) & where(shown, 1, 0), pkru, INITIAL)
 
     def from_user(self, fpstate: Fpstate, image: Any) -> Any:
         """Copy in: supervisor components stay."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from fpstate.linux.kernel.independent import Independent
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
-from fpstate.linux.kernel.state import NULL, Cpu, Guest, Task
+from fpstate.linux.kernel.state import NULL, Cpu, Fpstate, Guest, Task
 from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
 
 __all__ = ["Core"]
@@ -61,9 +61,8 @@ class Core(Independent):
 
     def fpu_idle_fpregs(self, cpu: Cpu) -> None:
         """The idle driver releases tiles in use before a deep C-state; whose they were has to load them again."""
-        if self.sets.dynamic:
-            self.hw.tile_release(cpu)
-            cpu.fpregs_owner_ctx = NULL
+        self.hw.tile_release(cpu)
+        cpu.fpregs_owner_ctx = NULL
 
     def fpu_init_cpu(self, cpu: Cpu) -> None:
         """fpu__init_cpu(): a CPU comes up with XCR0, IA32_XSS, and IA32_XFD with its shadow."""
@@ -146,6 +145,7 @@ class Core(Independent):
     def restore_fpregs_from_init_fpstate(self, cpu: Cpu, task: Task, mask: int) -> None:
         """Initialise *mask*; IA32_XFD is that of the task."""
         self.xfd_update_state(cpu, task.fpstate)
+        self.spec.require("P4", self.hw.fits(self.init_fpstate.size, self.init_fpstate.xfeatures))
         self.hw.xrstor(cpu, self.init_fpstate, mask)
         self.pkru_write_default(cpu)
 
@@ -155,6 +155,10 @@ class Core(Independent):
         if not task.need_fpu_load:
             self.save_fpregs_to_fpstate(cpu, task)
         self.spec.trace("x86_fpu_after_save", cpu, task)
+
+    def copy_xstate_to_uabi_buf(self, fpstate: Fpstate, mask: int, pkru: Any) -> Any:
+        """The user image of an fpstate."""
+        return self.hw.to_user(fpstate, mask, pkru, always=self.policy.copies_pkru_always)
 
     def fpu_force_restore(self, task: Task) -> None:
         """A stopped task's image is about to be written: its registers are no longer newest, wherever they are."""
@@ -222,7 +226,7 @@ class Core(Independent):
 
     def fpu_copy_guest_fpstate_to_uabi(self, guest: Guest, mask: int, pkru: Any) -> Any:
         """KVM_GET_XSAVE: the user image of a vCPU."""
-        return self.hw.to_user(guest.fpstate, mask & guest.fpstate.user_xfeatures, pkru)
+        return self.copy_xstate_to_uabi_buf(guest.fpstate, mask & guest.fpstate.user_xfeatures, pkru)
 
     def fpu_copy_uabi_to_guest_fpstate(self, guest: Guest, image: Any) -> Any:
         """KVM_SET_XSAVE: take a user image; return its PKRU, or the vCPU's if it has none."""

@@ -88,8 +88,11 @@ class Hardware(Protocol):
     def altstack_too_small(self, task: Task, mask: int) -> Any:
         """Whether the task has an alternate signal stack that a frame with *mask* would not fit on."""
 
-    def to_user(self, fpstate: Fpstate, mask: int, pkru: Any) -> Any:
-        """copy_xstate_to_uabi_buf(): return the standard-format copy of the *mask* of an image."""
+    def to_user(self, fpstate: Fpstate, mask: int, pkru: Any, *, always: bool) -> Any:
+        """copy_xstate_to_uabi_buf(): return the standard-format copy of the *mask* of an image.
+
+        Its PKRU is *pkru*, if the image's XSTATE_BV has the component, or *always*.
+        """
 
     def from_user(self, fpstate: Fpstate, image: Any) -> Any:
         """copy_uabi_to_xstate(): take a standard-format image; return its PKRU, the initial value if it has none."""

@@ -132,6 +132,20 @@ class Kvm(Process):
         self.spec.warn("kvm_access_xstate_msr: KVM_BUG_ON not in_use", not guest.fpstate.in_use)
         self.fpregs_lock_and_load(cpu, task)
 
+    def msr_io_begins(self, cpu: Cpu, task: Task, guest: Guest) -> None:
+        """KVM_GET_MSRS and KVM_SET_MSRS: __msr_io(), at the list's first MSR that lies in the guest's fpstate."""
+        self.vcpu_load(cpu, guest)
+        self.kvm_load_guest_fpu(cpu, task, guest)
+
+    def msr_io_ends(self, cpu: Cpu, task: Task, guest: Guest) -> None:
+        """Behind the list."""
+        self.kvm_put_guest_fpu(cpu, task, guest)
+        self.vcpu_put(cpu, guest)
+
+    def kvm_fpu_get(self, cpu: Cpu, task: Task) -> None:
+        """Before the emulator reads or writes the guest's XMM and YMM registers: make the registers hold them."""
+        self.fpregs_lock_and_load(cpu, task)
+
     def kvm_set_xfd(self, cpu: Cpu, task: Task, guest: Guest, xfd: int) -> None:
         """MSR_IA32_XFD, by an intercepted WRMSR of the guest or by KVM_SET_MSRS."""
         self.fpu_update_guest_xfd(cpu, task, guest, xfd)
@@ -148,11 +162,20 @@ class Kvm(Process):
             image = self.hw.without(image, guest.fpstate.xfd)
         guest.pkru = self.fpu_copy_uabi_to_guest_fpstate(guest, image)
 
-    def kvm_xstate_reset(self, cpu: Cpu, task: Task, guest: Guest) -> None:
-        """INIT of a vCPU, during KVM_RUN: its MPX and CET state becomes initial, the rest stays."""
-        self.spec.warn("kvm_xstate_reset: not in_use", not guest.fpstate.in_use)
-        self.kvm_put_guest_fpu(cpu, task, guest)
+    def kvm_xstate_reset(self, cpu: Cpu, task: Task, guest: Guest, *, wants_to_run: int) -> None:
+        """INIT of a vCPU: its MPX and CET state becomes initial, the rest stays."""
+        in_use = guest.fpstate.in_use
+        self.spec.warn("kvm_xstate_reset", in_use != wants_to_run)
+        if in_use:
+            self.kvm_put_guest_fpu(cpu, task, guest)
         self.hw.zero(guest.fpstate, self.sets.reset_by_init)
-        self.kvm_load_guest_fpu(cpu, task, guest)
+        if in_use:
+            self.kvm_load_guest_fpu(cpu, task, guest)
         if self.sets.kvm_own & self.sets.reset_by_init:
             self.hw.write_msrs(cpu, self.sets.kvm_own & self.sets.reset_by_init, self.hw.nothing)
+
+    def kvm_get_mpstate(self, cpu: Cpu, task: Task, guest: Guest) -> None:
+        """KVM_GET_MP_STATE: a pending INIT is taken here, outside KVM_RUN."""
+        self.vcpu_load(cpu, guest)
+        self.kvm_xstate_reset(cpu, task, guest, wants_to_run=0)
+        self.vcpu_put(cpu, guest)

@@ -15,7 +15,7 @@ class Regset(Signal):
 
     def xstateregs_get(self, task: Task) -> Any:
         """PTRACE_GETREGSET: the user image of a stopped task; its PKRU is in thread.pkru."""
-        return self.hw.to_user(task.own, task.own.user_xfeatures, task.pkru)
+        return self.copy_xstate_to_uabi_buf(task.own, task.own.user_xfeatures, task.pkru)
 
     def xstateregs_set(self, task: Task, image: Any) -> None:
         """PTRACE_SETREGSET: *image* becomes the state of a stopped task."""
@@ -25,4 +25,4 @@ class Regset(Signal):
     def xstateregs_get_current(self, cpu: Cpu, task: Task) -> Any:
         """A core dump: the user image of the current task."""
         self.fpu_sync_fpstate(cpu, task)
-        return self.hw.to_user(task.own, task.own.user_xfeatures, self.hw.rdpkru(cpu))
+        return self.copy_xstate_to_uabi_buf(task.own, task.own.user_xfeatures, self.hw.rdpkru(cpu))

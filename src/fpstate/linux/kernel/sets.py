@@ -11,6 +11,7 @@ from fpstate.xfeatures import CET, LBR, MPX, PKRU
 __all__ = ["GUEST_PERM_LOCKED", "Sets"]
 
 PASID = 10
+_EVERYTHING = (1 << 63) - 1
 GUEST_PERM_LOCKED = 1 << 63
 """FPU_GUEST_PERM_LOCKED in ``guest_perm.__state_perm``."""
 
@@ -71,6 +72,11 @@ class Sets:
     watched: int
     tracked: int
 
+    @property
+    def projected(self) -> bool:
+        """Whether some components are not looked at."""
+        return self.tracked != _EVERYTHING
+
     def project(self, tracked: int) -> Sets:
         """Return the sets with nothing but the *tracked* bits in them."""
         return Sets(**{f.name: getattr(self, f.name) & tracked for f in fields(self)})
@@ -112,6 +118,6 @@ class Sets:
             user_writable=user.max_features | cet_user | lbr,
             signal_clears=user.max_features,
             reset_by_init=offered & (MPX | CET),
-            watched=(1 << 63) - 1,
-            tracked=(1 << 63) - 1,
+            watched=_EVERYTHING,
+            tracked=_EVERYTHING,
         )

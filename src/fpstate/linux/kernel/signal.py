@@ -73,11 +73,20 @@ class Signal(Xstate):
 
     def fpu_restore_sig_slow(self, cpu: Cpu, task: Task, image: Any) -> None:
         """The slow path of __fpu_restore_sig(), ia32 frames: by way of the fpstate, with its checks."""
+        self.leave_registers(cpu, task)
+        pkru = self.hw.from_user(task.fpstate, image)
+        self.hw.wrpkru(cpu, pkru)
+
+    def leave_registers(self, cpu: Cpu, task: Task) -> None:
+        """What the slow path does before it copies: from here on the image counts, with the supervisor state in it."""
         if not task.need_fpu_load:
             if self.sets.supervisor:
                 self.hw.xsave(cpu, task.fpstate)
             task.need_fpu_load = 1
         self.fpu_invalidate_state(task)
         self.cpu_invalidate_fpregs_state(cpu)
-        pkru = self.hw.from_user(task.fpstate, image)
-        self.hw.wrpkru(cpu, pkru)
+
+    def fpu_restore_sig_refused(self, cpu: Cpu, task: Task, image: Any) -> None:  # noqa: ARG002  refused: not copied
+        """The slow path, where copy_uabi_to_xstate() refuses the header: initial registers, and SIGSEGV."""
+        self.leave_registers(cpu, task)
+        self.fpu_clear_user_states(cpu, task)

@@ -14,27 +14,22 @@ from fpstate.linux.steps import STEPS, Assumptions
 from fpstate.verify.check import Report, subjects, verify
 from fpstate.verify.induction import prove
 from fpstate.verify.invariants import invariants
-from fpstate.verify.model import Model, Shape, Subject, build
+from fpstate.verify.model import Model, Subject, build
 from fpstate.verify.properties import PROPERTIES, property_of
+from fpstate.verify.question import Options, Shape
 from fpstate.verify.search import Limits, search
 
 SPR = cpu_by_name("sapphire-rapids")
 SMALL = Shape(2, 2, 1)
+CET_S = Options(shape=SMALL, method="induction", classes=("cet-kernel",))
 DEBATE = ("cet-v8", "linux-6.18", "default-on", "independent", "raw-msr", "resident")
 
 
 @cache
 def report(name: str, component: str, *, host_sss: bool = False, msrs_first: bool = True) -> Report:
     assumptions = Assumptions(host_sss=host_sss, msrs_first=msrs_first)
-    return verify(
-        SPR,
-        policy(name),
-        shape=SMALL,
-        assumptions=assumptions,
-        method="induction",
-        classes=[component],
-        needs=False,
-    )
+    options = Options(shape=SMALL, assumptions=assumptions, method="induction", classes=(component,))
+    return verify(SPR, policy(name), options, needs=False)
 
 
 def subject(name: str, component: str, kernel: type[Kernel] = Kernel) -> Subject:
@@ -79,7 +74,7 @@ def test_the_repaired_kernel_is_proven_for_any_number(component: str) -> None:
 
 
 def test_the_verdict_names_the_assumptions_that_it_needs() -> None:
-    result = verify(SPR, policy("independent"), shape=SMALL, method="induction", classes=["cet-kernel"])
+    result = verify(SPR, policy("independent"), CET_S)
     needing = {f.id: f.needs for f in result.findings if f.needs}
     assert needing["ISO-RUN"] == ["host-sss off"]
     assert result.needs == ["host-sss off"]
@@ -93,8 +88,8 @@ def test_linux_618_leaves_tile_data_in_the_registers_after_sigreturn() -> None:
     result = report("linux-6.18", "user-dynamic")
     finding = next(f for f in result.findings if f.id == "ISO-RUN")
     assert finding.run is not None
-    steps = [command.step for command in finding.run.commands]
-    assert steps[-3:] == ["exit_to_user_mode", "user_uses_dynamic", "exit_to_user_mode"]
+    steps = [taken.step for taken in finding.run.steps]
+    assert steps[-2:] == ["handle_xfd_event", "exit_to_user_mode"]
     assert steps.count("sigreturn") >= 1
 
 
@@ -111,13 +106,13 @@ class _RestoresNothing(Kernel):
 def test_a_kernel_that_forgets_to_give_up_the_registers_is_found_out() -> None:
     result = prove(subject("repaired", "user", _KeepsOwner), "task0")
     assert not result.proven
-    assert any(failure.command and failure.command.step == "kernel_fpu_begin" for failure in result.failures)
+    assert any(failure.step and failure.step.step == "kernel_fpu_begin" for failure in result.failures)
 
 
 def test_a_broken_induction_shows_a_state_and_a_step() -> None:
     failure = prove(subject("repaired", "user", _RestoresNothing), "task0").failures[0]
-    assert failure.command is not None
-    assert failure.command.step in STEPS
+    assert failure.step is not None
+    assert failure.step.step in STEPS
     assert "cpu0.curr" in failure.state
 
 
@@ -164,6 +159,6 @@ def test_every_property_has_a_sentence_and_a_source() -> None:
 
 def test_a_policy_of_ones_own_is_verified_like_the_shipped_ones() -> None:
     own = replace(policy("linux-6.18"), name="mine", restores_guest_only="guest")
-    result = verify(SPR, own, method="induction", classes=["cet-kernel"], shape=SMALL)
+    result = verify(SPR, own, CET_S)
     assert result.verdict == "proven"
     assert "host-sss off" in result.needs

@@ -1,0 +1,253 @@
+"""``fpstate verify``: whether a policy lets state leak or get lost: proven, or the shortest run that shows it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fpstate.cli.source import add_output, add_source, load, number
+from fpstate.cli.streams import put
+from fpstate.cpu.model import Cpu
+from fpstate.errors import UsageError
+from fpstate.linux import policy as policies
+from fpstate.linux.policy import Policy
+
+if TYPE_CHECKING:
+    from fpstate.linux.steps import Assumptions
+    from fpstate.verify.check import Report
+    from fpstate.verify.question import Options, Shape
+    from fpstate.verify.search import Found
+
+__all__ = ["configure", "missing_extra", "run", "verify_all"]
+
+CPU: Final = "sapphire-rapids"
+"""The CPU that is meant if none is given: it has a component of every class."""
+_EXIT: Final = {"proven": 0, "holds": 0, "violated": 1, "unknown": 3}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_source(parser)
+    parser.add_argument(
+        "--policy",
+        metavar="A,B,...",
+        default=policies.DEFAULT,
+        help=f"the policies, or all (default: {policies.DEFAULT})",
+    )
+    parser.add_argument("--policies", metavar="TOML", help="policies of your own")
+    parser.add_argument(
+        "--cpus", metavar="N", type=number, default=2, help="CPUs of the exhaustive search (default: 2)"
+    )
+    parser.add_argument("--tasks", metavar="N", type=number, default=3, help="its tasks (default: 3)")
+    parser.add_argument("--vcpus", metavar="N", type=number, default=1, help="of which run vCPUs (default: 1)")
+    parser.add_argument(
+        "--method",
+        choices=("both", "induction", "exhaustive", "proof"),
+        default="both",
+        help="both (default); induction, with a search of what it fails at; only the proof; only the exhaustive search",
+    )
+    parser.add_argument("--component", metavar="CLASS", action="append", help="look at this class of components only")
+    parser.add_argument(
+        "--assume",
+        metavar="NAME=on|off",
+        action="append",
+        default=[],
+        help="host-sss, fred, softirq-fpu, nested, msrs-first",
+    )
+    parser.add_argument("--show-invariant", action="store_true", help="print the invariant that the proof goes by")
+    parser.add_argument("--show-induction", action="store_true", help="print the steps at which the induction fails")
+    parser.add_argument(
+        "--scenarios", metavar="DIR", help="write each counterexample there, as a scenario for fpstate simulate"
+    )
+    parser.add_argument("--export", choices=("promela",), help="print the model of --component in another language")
+    parser.add_argument("--focus", metavar="NAME", help="with --export: whose values are told apart: task0, guest0")
+    parser.add_argument(
+        "--jobs", metavar="N", type=number, default=0, help="processes (default: one a CPU of this host)"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="do not use verdicts that were kept, nor keep any")
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the verdicts: exit 1 if a property is violated, 3 if one is unknown."""
+    _require()
+    if args.file is None and args.cpu is None and not args.host:
+        args.cpu = CPU
+    cpu = load(args)
+    table = policies.table(args.policies, cpu.catalogue)
+    wanted = [name.strip() for name in args.policy.split(",")]
+    chosen = list(table.values()) if wanted == ["all"] else [policies.find(name, table) for name in wanted]
+    if args.show_invariant:
+        return _show_invariant(cpu, chosen[0], _assumptions(args.assume))
+    options = _options(args)
+    if args.export:
+        return _export(args, cpu, chosen, options)
+    reports = verify_all(cpu, chosen, options, jobs=args.jobs)
+    if args.scenarios:
+        _write_scenarios(args.scenarios, reports)
+    _print(args, reports)
+    return max((_EXIT[report.verdict] for report in reports), key=(0, 3, 1).index)
+
+
+def missing_extra() -> list[str]:
+    """Return what of the extra ``verify`` is not installed."""
+    return [name for name in ("numpy", "z3") if importlib.util.find_spec(name) is None]
+
+
+def _require() -> None:
+    missing = missing_extra()
+    if missing:
+        raise UsageError(f"verify needs {' and '.join(missing)}", cure='pip install "fpstate[verify]"')
+
+
+def _assumptions(changes: list[str]) -> Assumptions:
+    from fpstate.linux.steps import Assumptions  # noqa: PLC0415  see fpstate.cli
+
+    known = {field.name for field in fields(Assumptions)}
+    assumptions = Assumptions()
+    for change in changes:
+        name, _, value = change.partition("=")
+        field = name.strip().replace("-", "_")
+        if field not in known or value not in {"on", "off"}:
+            names = ", ".join(sorted(k.replace("_", "-") for k in known))
+            raise UsageError(f"--assume {change!r} is not an assumption", cure=f"NAME=on or NAME=off; names: {names}")
+        assumptions = replace(assumptions, **{field: value == "on"})
+    return assumptions
+
+
+def _shape(args: argparse.Namespace) -> Shape:
+    from fpstate.verify.question import Shape  # noqa: PLC0415
+
+    return Shape(args.cpus, args.tasks, args.vcpus)
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from fpstate.verify.question import Options  # noqa: PLC0415  see fpstate.cli
+
+    return Options(
+        shape=_shape(args),
+        assumptions=_assumptions(args.assume),
+        method=args.method,
+        classes=_classes(args.component),
+        cached=not args.no_cache,
+    )
+
+
+def verify_all(cpu: Cpu, chosen: list[Policy], options: Options, *, jobs: int = 0) -> list[Report]:
+    """Return the verdict on each policy."""
+    from fpstate.verify.check import prepare, verify  # noqa: PLC0415  see fpstate.cli
+
+    progress = _Progress() if sys.stderr is not None and sys.stderr.isatty() else None
+    prepare(cpu, chosen, options, jobs or os.cpu_count() or 1, progress.models if progress else _silent)
+    level = progress.level if progress else None
+    reports = [verify(cpu, policy, options, progress=level) for policy in chosen]
+    if progress:
+        progress.clear()
+    return reports
+
+
+def _silent(done: int, models: int) -> None:
+    pass
+
+
+def _classes(names: list[str] | None) -> tuple[str, ...] | None:
+    from fpstate.verify.properties import CLASSES  # noqa: PLC0415
+
+    known = [kind.name for kind in CLASSES]
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"--component {name!r} is no class of components", cure=f"classes are {', '.join(known)}")
+    return tuple(names) if names else None
+
+
+class _Progress:
+    """One line on the terminal, written over and over."""
+
+    def models(self, done: int, models: int) -> None:
+        """Say how many models are checked."""
+        self._write(f"{done} of {models} models checked")
+
+    def level(self, name: str, found: Found) -> None:
+        """Say how far a search is."""
+        self._write(f"{name}: {found.states:,} states, depth {found.depth}, {found.seconds:.1f} s")
+
+    def clear(self) -> None:
+        """Take the line away."""
+        self._write("")
+
+    @staticmethod
+    def _write(line: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
+
+
+def _print(args: argparse.Namespace, reports: list[Report]) -> None:
+    from fpstate.report import SCHEMA  # noqa: PLC0415
+    from fpstate.report import verify as report  # noqa: PLC0415
+
+    found = [report.document(each) for each in reports]
+    if args.json:
+        put(json.dumps(found[0] if len(found) == 1 else {"schema": SCHEMA, "policies": found}, indent=2))
+        return
+    put("\n\n\n".join(report.text(entry, induction=args.show_induction) for entry in found))
+
+
+def _write_scenarios(folder: str, reports: list[Report]) -> None:
+    from fpstate.verify.story import scenario  # noqa: PLC0415
+
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for report in reports:
+            for finding in report.findings:
+                if finding.run is not None:
+                    file = Path(folder) / f"{report.policy.name}-{finding.id.lower()}.toml"
+                    file.write_text(scenario(finding, report), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _export(args: argparse.Namespace, cpu: Cpu, chosen: list[Policy], options: Options) -> int:
+    from fpstate.linux.boot import boot  # noqa: PLC0415
+    from fpstate.verify.check import claimed_invariants, subjects  # noqa: PLC0415
+    from fpstate.verify.model import build  # noqa: PLC0415
+    from fpstate.verify.promela import promela  # noqa: PLC0415
+
+    if len(chosen) != 1 or not options.classes or len(options.classes) != 1:
+        raise UsageError("--export is about one policy and one --component", cure="give each once")
+    foci = options.shape.foci()
+    focus = args.focus or foci[0]
+    if focus not in foci:
+        raise UsageError(f"--focus {focus!r} is not told apart in this shape", cure=f"it is one of {', '.join(foci)}")
+    for kind, _, subject in subjects(boot(cpu, chosen[0]), options.assumptions):
+        if kind.name in options.classes:
+            put(promela(build(subject, options.shape, focus, claimed_invariants)).rstrip("\n"))
+            return 0
+    raise UsageError(f"{chosen[0].name} has no component of class {options.classes[0]} on {cpu.name}")
+
+
+def _show_invariant(cpu: Cpu, policy: Policy, assumptions: Assumptions) -> int:
+    from fpstate.linux.boot import boot  # noqa: PLC0415
+    from fpstate.report import verify as report  # noqa: PLC0415
+    from fpstate.verify.check import subjects  # noqa: PLC0415
+    from fpstate.verify.invariants import invariants  # noqa: PLC0415
+    from fpstate.verify.model import Shape, build  # noqa: PLC0415
+
+    def clauses() -> Iterator[tuple[str, str, Any]]:
+        config = boot(cpu, policy)
+        if config.fate != "xsave":
+            raise UsageError(f"{policy.name} does not use XSAVE on {cpu.name}")
+        for kind, _, subject in subjects(config, assumptions):
+            for focus in ("task0", "guest0"):
+                model = build(subject, Shape(1, 1, 1), focus, invariants)
+                for name, holds in model.invariants:
+                    yield f"{kind.name}, {focus}", name, holds
+
+    put(report.invariant_text(list(clauses())))
+    return 0

@@ -1,0 +1,166 @@
+"""A machine over real bytes: CPUs that execute XSAVE and its kin, tasks and guests, and the kernel of a policy.
+
+`Machine.step` takes one of `fpstate.linux.steps.STEPS` and says what it did: instructions with their masks,
+tracepoints, whose values are where, and what must not be.  The kernel is `fpstate.linux.kernel`, the same that the
+verifier reads its rules out of; every write uses values that were never written before, so that bytes say whose they
+are.
+"""
+
+from __future__ import annotations
+
+from fpstate.cpu.model import Cpu as CpuModel
+from fpstate.errors import UsageError
+from fpstate.isa import Fault, Profile
+from fpstate.linux.boot import boot
+from fpstate.linux.kernel import KERNEL, Cpu, Fpstate, Guest, Kernel, Sets, Task
+from fpstate.linux.machine.event import Event, State, state_of
+from fpstate.linux.machine.hardware import ByteHardware, Instruction, Refused
+from fpstate.linux.machine.specification import ByteSpecification, Finding, NotPossible, Trace
+from fpstate.linux.policy import Policy
+from fpstate.linux.steps import STEPS, Assumptions, Step, World
+
+__all__ = [
+    "MOST",
+    "ByteHardware",
+    "ByteSpecification",
+    "Event",
+    "Finding",
+    "Instruction",
+    "Machine",
+    "NotPossible",
+    "State",
+    "Trace",
+]
+
+MOST = 64
+"""CPUs or tasks of one machine."""
+
+
+class Machine:
+    """One machine.
+
+    Attributes:
+        config, sets: what booted.
+        policy: the design or release.
+        world: CPUs, tasks, kernel.
+        hw, spec: what executes, and what is held against it.
+        record: whether steps say what they did; without, they are several times as fast and say findings alone.
+        events: the steps taken so far; nothing where *record* is False.
+    """
+
+    def __init__(
+        self,
+        cpu: CpuModel,
+        policy: Policy,
+        *,
+        cpus: int = 2,
+        tasks: int = 2,
+        vcpus: int = 1,
+        kernel: type[Kernel] = Kernel,
+        assumptions: Assumptions | None = None,
+        profile: Profile | None = None,
+        record: bool = True,
+    ) -> None:
+        _check_shape(cpus, tasks, vcpus)
+        assumptions = assumptions or Assumptions()
+        self.config = boot(cpu, policy)
+        if self.config.fate != "xsave":
+            why = self.config.xsave_disabled or self.config.panic or "it has no XSAVE"
+            raise UsageError(f"{policy.name} does not use XSAVE on {cpu.name}: {why}")
+        self.policy = policy
+        self.sets = Sets.of(self.config)
+        self.hw = ByteHardware(self.config, self.sets, profile)
+        self.spec = ByteSpecification(self.sets, self.hw, assumptions)
+        made = kernel(policy, self.sets, self.hw, self.spec)
+        armed = self.sets.initial_xfd
+        processors = [Cpu(n, regs=self.hw.processor(), xfd=armed, xfd_state=armed) for n in range(cpus)]
+        slots = [self._task(made, n, vcpu=n < vcpus) for n in range(tasks)]
+        self.world = World(kernel=made, cpus=processors, tasks=slots, spec=self.spec, assumptions=assumptions)
+        self.record = record
+        self.events: list[Event] = []
+
+    def _task(self, kernel: Kernel, number: int, *, vcpu: bool) -> Task:
+        task = Task(number, Fpstate(f"task {number}"), mode=KERNEL, need_fpu_load=1)
+        kernel.fpstate_reset(task)
+        task.pkru, task.lbr = self.hw.pkru_default, self.hw.nothing
+        self.spec.adopt(task)
+        self.spec.starts(task)
+        if vcpu:
+            fpstate = Fpstate(f"guest {number}", xfeatures=self.sets.guest_default, is_guest=1)
+            fpstate.image = self.hw.new_image(fpstate)
+            task.guest = Guest(number, fpstate, own=self.hw.nothing)
+            self.spec.adopt(task.guest)
+        return task
+
+    def step(self, name: str, **params: int) -> Event:
+        """Take the step called *name*.
+
+        Args:
+            name: of `STEPS`.
+            params: numbers of what it takes of ``cpu``, ``task`` and ``other``.
+
+        Raises:
+            UsageError: there is no such step, or its parameters are others.
+            NotPossible: it cannot be taken as things are.
+        """
+        step = STEPS.get(name)
+        if step is None:
+            raise UsageError(f"there is no step {name[:40]!r}", cure=f"steps are {', '.join(STEPS)}")
+        self._check(step, params)
+        numbers = tuple(params[kind] for kind in step.parameters)
+        if not self.record:
+            return Event(name, params, tuple(self.take(step, numbers)))
+        self.hw.log, self.spec.traces = [], []
+        try:
+            findings = tuple(self.take(step, numbers))
+            event = Event(name, params, findings, tuple(self.hw.log), tuple(self.spec.traces), self.state())
+        finally:
+            self.hw.log = self.spec.traces = None
+        self.events.append(event)
+        return event
+
+    def take(self, step: Step, numbers: tuple[int, ...]) -> list[Finding]:
+        """Take *step* with these CPUs and tasks, and return what must not be.
+
+        Raises:
+            NotPossible: it cannot be taken as things are; nothing has changed.
+        """
+        world, spec = self.world, self.spec
+        spec.step = step.name
+        spec.found = found = []
+        chosen = [
+            world.cpus[n] if kind == "cpu" else world.tasks[n] for kind, n in zip(step.parameters, numbers, strict=True)
+        ]
+        try:
+            step.run(world, *chosen)
+        except Fault as fault:
+            found.append(Finding(f"FAULT: {fault.rule.id}", str(fault)))
+        except Refused as refusal:
+            found.append(Finding(f"REFUSED: {refusal.finding.rule.id}", str(refusal)))
+        return found
+
+    def state(self) -> State:
+        """Return what the machine looks like."""
+        return state_of(self.world, self.hw, self.spec)
+
+    def _check(self, step: Step, params: dict[str, int]) -> None:
+        takes = f"{step.name} takes {', '.join(step.parameters)}"
+        for name in step.parameters:
+            if name not in params:
+                raise UsageError(f"{step.name} lacks {name!r}", cure=takes)
+        for name, value in params.items():
+            if name not in step.parameters:
+                raise UsageError(f"{step.name} has the unknown parameter {name!r}", cure=takes)
+            kind, most = ("cpu", len(self.world.cpus)) if name == "cpu" else ("task", len(self.world.tasks))
+            if not 0 <= value < most:
+                raise UsageError(f"{step.name}: {name} must be the number of a {kind}, 0 to {most - 1}, not {value!r}")
+        if "other" in params and params["other"] == params["task"]:
+            raise UsageError(f"{step.name}: other must be another task than task")
+
+
+def _check_shape(cpus: int, tasks: int, vcpus: int) -> None:
+    for name, value, least in (("cpus", cpus, 1), ("tasks", tasks, 1), ("vcpus", vcpus, 0)):
+        if not least <= value <= MOST:
+            raise UsageError(f"{name} must be {least} to {MOST}, not {value!r}")
+    if vcpus > tasks:
+        raise UsageError(f"there are {vcpus} vCPUs and {tasks} tasks: each vCPU has a task of its own")

@@ -1,0 +1,388 @@
+"""Exhaustive search with compiled code: breadth first over every state that can be reached.
+
+The successors of a block of states are found by code made for the model (`fpstate.verify.source`), and looked up and
+added by Numba's (`fpstate.verify.table`).  Every state is kept as it is, in the order in which it was found, so that
+the run to one in which a property is broken is found again backwards, a level at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from fpstate.errors import UsageError
+from fpstate.verify.expr import Expr
+from fpstate.verify.model import Command, Model
+from fpstate.verify.search import Broken, Found, Limits, Run, command_of
+from fpstate.verify.source import Field, Flow, Layout, expander, layout, reader, viewer
+from fpstate.verify.symmetry import renamings
+from fpstate.verify.table import Numbers, Visited, Words, least, recently, settle
+from fpstate.verify.views import learned, smaller, views
+
+__all__ = ["search_compiled"]
+
+_BLOCK: Final = 512
+_GROUP: Final = 8
+"""Bits of a state that are renamed by one look into a table."""
+Progress = Callable[[Found], None]
+State = tuple[int, ...]
+
+
+class _Code:
+    """The code made for a model; the engine owns the memory that it lies in."""
+
+    def __init__(self, text: str, name: str, arrays: int) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        module = llvm.parse_assembly(text)
+        machine = llvm.Target.from_default_triple().create_target_machine(opt=2, cpu=llvm.get_host_cpu_name())
+        self._engine = llvm.create_mcjit_compiler(module, machine)
+        self._engine.finalize_object()
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * arrays, ctypes.c_int64)
+        self._function = kind(self._engine.get_function_address(name))
+
+    def __call__(self, count: int, *arrays: Any) -> int:
+        """Call the function for *count* states."""
+        return int(self._function(*(array.ctypes.data for array in arrays), count)) if count else 0
+
+
+class _Symmetry:
+    """Of the states that differ in names, the least."""
+
+    def __init__(self, model: Model, place: Layout) -> None:
+        self.words = place.words
+        groups = list(_groups(place))
+        found = list(renamings(model))
+        self.tables = np.zeros((len(found), len(groups), 1 << _GROUP, 2), np.uint64)
+        for renaming, table in zip(found, self.tables, strict=True):
+            for group, part in zip(groups, table, strict=True):
+                for code in range(1 << group.bits):
+                    for f in group.fields:
+                        target = place.fields[renaming.variable(f.name)]
+                        value = renaming.value(f.name, min(code >> f.shift - group.shift & f.mask, _most(model, f)))
+                        part[code, target.word] |= np.uint64(value << target.shift)
+        self.word_of = np.array([group.fields[0].word for group in groups], np.int64)
+        self.shifts = np.array([group.shift for group in groups], np.int64)
+        self.sizes = np.array([(1 << group.bits) - 1 for group in groups], np.int64)
+
+    def reduce(self, states: Words, count: int) -> None:
+        """Put the least of each state's renamings in its place."""
+        if len(self.tables):
+            least(states, count, self.words, self.tables, self.word_of, self.shifts, self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Fields that are renamed by one look into a table."""
+
+    fields: tuple[Field, ...]
+    shift: int
+    bits: int
+
+
+def _groups(place: Layout) -> Iterator[_Group]:
+    waiting = list(place.fields.values())
+    while waiting:
+        first = waiting[0]
+        fields = [f for f in waiting if f.word == first.word and _end(f) - first.shift <= _GROUP]
+        waiting = waiting[len(fields) :]
+        yield _Group(tuple(fields), first.shift, _end(fields[-1]) - first.shift)
+
+
+def _end(f: Field) -> int:
+    return f.shift + f.mask.bit_length()
+
+
+def _most(model: Model, f: Field) -> int:
+    """Return the greatest value of a reference: codes above it are of no state."""
+    rest = f.name.partition(".")[2]
+    if rest in {"curr", "fpregs_owner_ctx"}:
+        return model.shape.tasks
+    return model.shape.cpus if rest == "last_cpu" else f.mask
+
+
+class _MendedError(Exception):
+    """A place mattered after all; the search begins again."""
+
+
+class _Liveness:
+    """Which places matter: what is taken for granted, and the checks on it."""
+
+    def __init__(self, model: Model, small: Model, place: Layout, flows: list[Flow]) -> None:
+        self.place = place
+        self.views = views(model, small)
+        known = learned(small, model)
+        self.starts, start = {}, 0
+        for kind, table in known.items():
+            self.starts[kind] = start
+            start += len(table)
+        self.tables = np.concatenate(list(known.values()))
+        offsets = [self.starts[view.kind] for view in self.views]
+        self._matter = _Code(viewer(place, [view.parts for view in self.views], offsets), "matter", 3)
+        self._claimed = _Code(reader(model, place), "claimed", 2)
+        self._kept = np.array([flow.kept for flow in flows], np.int64)
+        most = max(1, *(len(flow.reads) for flow in flows))
+        padded = [(*flow.reads, *[(0, 0)] * (most - len(flow.reads))) for flow in flows]
+        self._written, self._reads = (
+            np.array([[pair[side] for pair in row] for row in padded], np.int64) for side in (0, 1)
+        )
+        self._masks = self._keep()
+        self._recent = recently()
+        self._matters = np.zeros(_BLOCK * 64, np.int64)
+        self._before, self._read, self._missing = (np.zeros(_BLOCK, np.int64) for _ in range(3))
+
+    def _keep(self) -> Any:
+        """Return for each set of places that matter the bits of a state that stay."""
+        masks = np.zeros((1 << len(self.views), 2), np.uint64)
+        masks[:] = np.uint64((1 << 64) - 1)
+        sets = np.arange(1 << len(self.views))
+        for bit, view in enumerate(self.views):
+            f = self.place.fields[view.name]
+            masks[(sets >> bit & 1) == 0, f.word] &= np.uint64(~(f.mask << f.shift) & ((1 << 64) - 1))
+        return masks
+
+    def begin(self, block: Words, count: int) -> None:
+        """Find out what matters in the states of a block, and whether that is all they read."""
+        self._matter(count, block, self._before, self.tables)
+        self._claimed(count, block, self._read)
+        self._missing[:count] = self._read[:count] & ~self._before[:count]
+
+    def settle(self, out: Words, count: int, tags: Numbers) -> int:
+        """Empty the places of successors that do not matter; return how many are left."""
+        if count > len(self._matters):
+            self._matters = np.zeros(2 * count, np.int64)
+        self._matter(count, out, self._matters, self.tables)
+        return settle(
+            out,
+            count,
+            self.place.words,
+            tags,
+            self._matters,
+            self._before,
+            self._kept,
+            self._written,
+            self._reads,
+            self._masks,
+            self._recent,
+            self._missing,
+        )
+
+    def mend(self, block: Words, count: int) -> bool:
+        """Let what was missing matter from now on; tell whether anything was."""
+        wrong = np.flatnonzero(self._missing[:count])
+        for i in wrong:
+            words = self.place.words
+            values = self.place.unpack(tuple(int(w) for w in block[i * words : (i + 1) * words]))
+            for bit, view in enumerate(self.views):
+                if int(self._missing[i]) >> bit & 1:
+                    number = 0
+                    for e, bits in view.parts:
+                        number = number << bits | _value(e, values)
+                    self.tables[self.starts[view.kind] + number] = 1
+        return bool(len(wrong))
+
+    def forget(self) -> None:
+        """Forget what came up lately."""
+        self._recent.fill(0)
+
+    def emptied(self, state: Words) -> None:
+        """Empty the places of one state."""
+        self._matter(1, state, self._matters, self.tables)
+        state &= self._masks[self._matters[0], : self.place.words]
+
+
+class _Search:
+    def __init__(self, model: Model, limits: Limits, progress: Progress | None, small: Model | None) -> None:
+        self.model, self.limits, self.progress = model, limits, progress
+        self.layout = layout(model.variables)
+        self.claims = sorted({check.property for check in model.checks} | {name for name, _ in model.invariants})
+        flows: list[Flow] | None = [] if limits.liveness and small is not None else None
+        self.code = _Code(expander(model, self.layout, self.claims, flows), "expand", 4)
+        self.symmetry = _Symmetry(model, self.layout) if limits.symmetry else None
+        self.liveness = _Liveness(model, small, self.layout, flows) if flows and small is not None else None
+        self.words = self.layout.words
+        self.out = np.empty(_BLOCK * len(model.commands) * self.words, np.uint64)
+        self.tags = np.empty(len(self.out) if flows else 0, np.int64)
+        self.visited = Visited(self.words)
+        self.levels: list[tuple[int, int]] = []
+        self.found = Found()
+        self.first: dict[str, tuple[State, int]] = {}
+
+    def again(self) -> None:
+        """Begin again."""
+        self.visited, self.levels, self.found, self.first = Visited(self.words), [], Found(), {}
+        if self.liveness is not None:
+            self.liveness.forget()
+
+    def run(self) -> Found:
+        started = time.perf_counter()
+        found = self.found
+        initial = np.array(self._canonical(self.model.initial), np.uint64)
+        self.visited.add(initial, 1)
+        begin, end = 0, 1
+        while True:
+            self.levels.append((begin, end))
+            self._level(begin, end)
+            found.states, found.seconds = self.visited.count, time.perf_counter() - started
+            found.memory = max(found.memory, self.visited.memory)
+            begin, end = end, self.visited.count
+            if begin == end:
+                found.complete = not (self.first and self.limits.stop)
+                break
+            if self.first and self.limits.stop:
+                found.states = begin
+                break
+            found.depth += 1
+            if self.progress is not None:
+                self.progress(found)
+            if self.limits.states is not None and found.states > self.limits.states:
+                break
+        found.broken = [Broken(name, self._run_to(name, *self.first[name])) for name in sorted(self.first)]
+        found.seconds = time.perf_counter() - started
+        return found
+
+    def _blocks(self, begin: int, end: int) -> Iterator[Words]:
+        """Yield the states numbered *begin* to *end*, a block at a time."""
+        first = 0
+        number = 0
+        while first < end:
+            run = self.visited.run(number)
+            count = len(run) // self.words
+            at = max(0, begin - first)
+            last = min(count, end - first)
+            while at < last:
+                size = min(_BLOCK, last - at)
+                yield run[at * self.words : (at + size) * self.words]
+                at += size
+            first += count
+            number += 1
+
+    def _level(self, begin: int, end: int) -> None:
+        broken = np.full(max(1, len(self.claims)), -1, np.int64)
+        for block in self._blocks(begin, end):
+            size = len(block) // self.words
+            count = self.code(size, block, self.out, broken, self.tags)
+            self.found.edges += count
+            if (broken >= 0).any():
+                self._note(block, broken)
+            count = self._reduced(block, count)
+            self.visited.add(self.out, count)
+
+    def _reduced(self, block: Words, count: int) -> int:
+        """Put what is visited in their place in place of the successors of a block; return how many there are.
+
+        Raises:
+            _MendedError: a place matters that was left out.
+        """
+        if self.liveness is not None:
+            size = len(block) // self.words
+            self.liveness.begin(block, size)
+            count = self.liveness.settle(self.out, count, self.tags)
+            if self.liveness.mend(block, size):
+                raise _MendedError
+        if self.symmetry is not None:
+            self.symmetry.reduce(self.out, count)
+        return count
+
+    def _canonical(self, values: Mapping[str, int]) -> State:
+        """Return the state that is visited in place of one."""
+        state = np.array(self.layout.pack(values), np.uint64)
+        if self.liveness is not None:
+            self.liveness.emptied(state)
+        if self.symmetry is not None:
+            self.symmetry.reduce(state, 1)
+        return tuple(int(word) for word in state)
+
+    def _note(self, block: Words, broken: Any) -> None:
+        """Keep the first state that breaks a claim, with its level."""
+        for number in np.flatnonzero(broken >= 0):
+            at = int(broken[number]) * self.words
+            state = tuple(int(word) for word in block[at : at + self.words])
+            self.first.setdefault(self.claims[number], (state, len(self.levels) - 1))
+        broken.fill(-1)
+
+    # -- from levels to a run ------------------------------------------------------------------------------------------
+
+    def _run_to(self, name: str, state: State, level: int) -> Run:
+        """Return a run to *state* of *level*, and behind it the command that breaks the claim, if it does."""
+        way = [state]
+        for begin, end in reversed(self.levels[:level]):
+            way.append(self._predecessor(way[-1], begin, end))
+        now = dict(self.model.initial)
+        commands, states = [], [now]
+        for goal in reversed(way[:-1]):
+            command, now = self._towards(now, goal)
+            commands.append(command)
+            states.append(now)
+        last = self._breaking(name, now)
+        return Run(tuple(commands) if last is None else (*commands, last), tuple(states))
+
+    def _predecessor(self, state: State, begin: int, end: int) -> State:
+        ignored = np.zeros(max(1, len(self.claims)), np.int64)
+        for block in self._blocks(begin, end):
+            if self._leads_to(block, state, ignored):
+                for i in range(0, len(block), self.words):
+                    if self._leads_to(block[i : i + self.words], state, ignored):
+                        return tuple(int(word) for word in block[i : i + self.words])
+        raise AssertionError("a state on a level has no predecessor on the level before")
+
+    def _leads_to(self, block: Words, state: State, ignored: Any) -> bool:
+        if self.liveness is not None:
+            self.liveness.forget()
+        count = self.code(len(block) // self.words, block, self.out, ignored, self.tags)
+        count = self._reduced(block, count)
+        reached = self.out[: count * self.words].reshape(count, self.words)
+        return bool((reached == np.array(state, np.uint64)).all(axis=1).any())
+
+    def _towards(self, now: dict[str, int], goal: State) -> tuple[Command, dict[str, int]]:
+        """Return a command that leads to *goal*, and the state after it."""
+        for command in self.model.commands:
+            if all(_value(condition, now) for condition in command.guard):
+                after = now | {name: _value(value, now) for name, value in command.updates.items()}
+                if self._canonical(after) == goal:
+                    return command, after
+        raise AssertionError("no command leads on")
+
+    def _breaking(self, name: str, now: Mapping[str, int]) -> Command | None:
+        """Return the command on whose way the claim is broken in a state, or None if the state itself breaks it."""
+        for check in self.model.checks:
+            if check.property == name and all(_value(c, now) for c in check.guard) and not _value(check.holds, now):
+                return command_of(self.model, check)
+        return None
+
+
+def _value(e: Expr, values: Mapping[str, int]) -> int:
+    """Return the value of *e* in a state."""
+    if e.op == "const":
+        return int(e.args[0])
+    if e.op == "var":
+        return values[e.args[0]]
+    if e.op == "where":
+        return _value(e.args[1 if _value(e.args[0], values) else 2], values)
+    a, b = (_value(arg, values) for arg in e.args)
+    return {"and": a & b, "or": a | b, "xor": a ^ b, "eq": int(a == b), "lt": int(a < b)}[e.op]
+
+
+def search_compiled(model: Model, limits: Limits, progress: Progress | None = None) -> Found:
+    """Visit every state of *model* with compiled code.
+
+    Raises:
+        UsageError: a state does not fit into two words, or has too many fields to tell which places matter.
+    """
+    small = None
+    if limits.liveness and any(v.data for v in model.variables):
+        small = smaller(model)
+        if small is None:
+            raise UsageError("the compiled search cannot tell which places of this model matter", cure="use NumPy's")
+    searching = _Search(model, limits, progress, small)
+    while True:
+        try:
+            return searching.run()
+        except _MendedError:
+            searching.again()

@@ -1,0 +1,121 @@
+"""The verb ``verify``, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from fpstate import cli
+
+pytest.importorskip("z3", reason="z3 is missing: pip install fpstate[verify]")
+
+QUICK = ["--component", "cet-kernel", "--method", "induction"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = cli.main(["verify", *words])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_a_proven_policy_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--policy", "linux-6.18", *QUICK)
+    assert status == 0
+    assert out.startswith("linux-6.18 on sapphire-rapids: proven")
+    assert "of which the verdicts need: host-sss off" in out
+
+
+def test_a_violated_policy_exits_with_1_and_tells_how(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--policy", "resident", *QUICK, "--assume", "host-sss=on")
+    assert status == 1
+    assert "how ISO-RUN" in out
+    assert "[exit_to_user_mode]" in out
+
+
+def test_the_document_has_the_fields_that_others_rely_on(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--policy", "resident", *QUICK, "--assume", "host-sss=on", "--json")
+    document = json.loads(out)
+    assert document["schema"] == 1
+    assert document["policy"] == "resident"
+    assert document["assumptions"]["host_sss"] is True
+    entry = next(entry for entry in document["properties"] if entry["id"] == "ISO-RUN")
+    assert {"id", "verdict", "method", "states", "seconds", "counterexample"} <= entry.keys()
+    assert entry["verdict"] == "violated"
+    assert entry["counterexample"]["steps"][0]["step"] == "switch_from_idle"
+
+
+def test_several_policies_make_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--policy", "linux-6.18,default-on", *QUICK, "--json")
+    assert [found["policy"] for found in json.loads(out)["policies"]] == ["linux-6.18", "default-on"]
+
+
+def test_a_counterexample_is_replayed_over_real_bytes(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    run(capsys, "--policy", "resident", *QUICK, "--assume", "host-sss=on", "--scenarios", str(tmp_path))
+    assert cli.main(["simulate", str(tmp_path / "resident-iso-run.toml"), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [found["property"] for found in document["steps"][-1]["findings"]] == ["ISO-RUN"]
+
+
+def test_every_counterexample_about_values_breaks_its_property_over_bytes(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    run(capsys, "--component", "user-dynamic", "--method", "induction", "--scenarios", str(tmp_path))
+    for name in ("iso-run", "iso-buf", "int-run", "int-buf"):
+        assert cli.main(["simulate", str(tmp_path / f"linux-6.18-{name}.toml"), "--json"]) == 1
+        document = json.loads(capsys.readouterr().out)
+        found = {entry["property"] for step in document["steps"] for entry in step["findings"]}
+        assert name.upper() in found
+
+
+def test_the_invariant_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--show-invariant")
+    assert status == 0
+    assert "P11" in out
+    assert "cpu0.fpregs_owner_ctx" in out
+
+
+def test_a_failed_induction_is_shown_with_step_and_state(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--component", "user-dynamic", "--method", "induction", "--show-induction")
+    assert "the induction fails for user-dynamic at clause" in out
+    assert "in step sigreturn" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--assume", "weather=on"], "is not an assumption"),
+        (["--component", "mmx"], "is no class of components"),
+        (["--policy", "nonsense"], "is not a policy"),
+        (["--cpu", "core2"], "does not use XSAVE"),
+        (["--tasks", "1", "--vcpus", "2"], "no more vCPUs than tasks"),
+        (["--export", "promela"], "--export is about one policy and one --component"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert said in err
+
+
+def test_a_host_that_cannot_boot_with_xsave_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "--cpu", "core2", "--show-invariant")
+    assert status == 2
+    assert "XSAVE" in err
+
+
+def test_compare_shows_what_verify_says(capsys: pytest.CaptureFixture[str]) -> None:
+    policies = "linux-6.18,default-on,independent"
+    assert cli.main(["compare", "--cpu", "sapphire-rapids", "--policy", policies, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["policies"]
+    assert found["default-on"]["verification"] == {"verdict": "proven", "needs": [], "violated": []}
+    assert found["independent"]["verification"]["needs"] == ["host-sss off"]
+
+
+def test_compare_leaves_it_out_if_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "--cpu", "zen4", "--no-verify", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["policies"]
+    assert {column["verification"] for column in found.values()} == {None}
