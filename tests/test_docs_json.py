@@ -62,6 +62,7 @@ SAMPLES: Final[dict[str, list[str]]] = {
         "verify --policy linux-6.18 --component user-dynamic --method proof",
         "verify --policy linux-6.18 --component user-dynamic --method exhaustive --cpus 2 --tasks 3",
     ],
+    "fpstate verify --history": ["verify --history"],
     "fpstate simulate": [
         "simulate guest-xfd-race",
         "simulate sigreturn-tiles",

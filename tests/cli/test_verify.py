@@ -119,3 +119,16 @@ def test_compare_leaves_it_out_if_asked(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["compare", "--cpu", "zen4", "--no-verify", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["policies"]
     assert {column["verification"] for column in found.values()} == {None}
+
+
+def test_a_bug_of_history_is_told_as_a_story(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--history", "stale-xfd-shadow")
+    assert status == 0
+    assert "CVE-2024-35801" in out
+    assert "[cpu_down_up]" in out
+
+
+def test_a_bug_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "--history", "heartbleed")
+    assert status == 2
+    assert "is not a bug of history" in err

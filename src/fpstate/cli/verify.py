@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fpstate.cli.source import add_output, add_source, load, number
+from fpstate.cli.source import add_output, add_source, emit, load, number
 from fpstate.cli.streams import put
 from fpstate.cpu.model import Cpu
 from fpstate.errors import UsageError
@@ -66,6 +66,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenarios", metavar="DIR", help="write each counterexample there, as a scenario for fpstate simulate"
     )
+    parser.add_argument(
+        "--history",
+        metavar="BUG",
+        nargs="?",
+        const="all",
+        help="put bugs of real kernels back into the model, all or one, and say what finds them",
+    )
     parser.add_argument("--export", choices=("promela",), help="print the model of --component in another language")
     parser.add_argument("--focus", metavar="NAME", help="with --export: whose values are told apart: task0, guest0")
     parser.add_argument(
@@ -78,6 +85,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the verdicts: exit 1 if a property is violated, 3 if one is unknown."""
     _require()
+    if args.history:
+        return _history(args)
     if args.file is None and args.cpu is None and not args.host:
         args.cpu = CPU
     cpu = load(args)
@@ -211,6 +220,24 @@ def _write_scenarios(folder: str, reports: list[Report]) -> None:
                     file.write_text(scenario(finding, report), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _history(args: argparse.Namespace) -> int:
+    """Look for the bugs: exit 1 if one is not found."""
+    from fpstate.report import history as report  # noqa: PLC0415
+    from fpstate.verify.history import BUGS, find, run_bug  # noqa: PLC0415
+
+    wanted = list(BUGS.values()) if args.history == "all" else [find(args.history)]
+    progress = _Progress() if sys.stderr is not None and sys.stderr.isatty() else None
+    results = []
+    for bug in wanted:
+        results.append(run_bug(bug))
+        if progress:
+            progress.models(len(results), len(wanted))
+    if progress:
+        progress.clear()
+    emit(args, report.document(results), report.text(results))
+    return 0 if all(result.found for result in results) else 1
 
 
 def _export(args: argparse.Namespace, cpu: Cpu, chosen: list[Policy], options: Options) -> int:

@@ -27,8 +27,8 @@ __all__ = ["Broken", "Engine", "Found", "Limits", "Run", "command_of", "search"]
 
 Engine = Literal["auto", "numpy", "compiled"]
 _BLOCK: Final = 1 << 15
-_LARGE: Final = 4
-"""CPUs times tasks of a model for which compiled code pays."""
+_LARGE, _LARGE_REDUCED = 4, 8
+"""CPUs times tasks of a model for which compiled code pays, without reductions and with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -428,7 +428,12 @@ def search(
 
 
 def _worth_compiling(model: Model, limits: Limits) -> bool:
-    """Tell whether the model is large enough for compiled code to pay, and nothing is asked that it cannot do."""
-    if limits.symmetry or limits.liveness or importlib.util.find_spec("numba") is None:
+    """Tell whether the model is large enough for compiled code to pay, and is one that it can do."""
+    reduced = limits.symmetry or limits.liveness
+    if model.shape.cpus * model.shape.tasks < (_LARGE_REDUCED if reduced else _LARGE):
         return False
-    return model.shape.cpus * model.shape.tasks >= _LARGE
+    if importlib.util.find_spec("numba") is None:
+        return False
+    from fpstate.verify.views import smaller  # noqa: PLC0415  it builds models
+
+    return not limits.liveness or smaller(model) is not None

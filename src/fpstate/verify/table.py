@@ -184,21 +184,25 @@ def least(  # noqa: PLR0917  compiled code has no keywords
     states: Words, count: int, words: int, tables: Any, word_of: Numbers, shifts: Numbers, sizes: Numbers
 ) -> None:
     """Put the least of each state's renamings in its place."""
+    groups = tables.shape[1]
+    codes = np.empty(groups, np.int64)
     for i in range(count):
-        first = states[i * words]
-        second = states[i * words + words - 1]
-        best, other = first, second
+        best = first = states[i * words]
+        other = second = states[i * words + words - 1]
+        for g in range(groups):
+            word = second if word_of[g] else first
+            codes[g] = np.int64(word >> np.uint64(shifts[g])) & sizes[g]
+        if words == 1:
+            other = _ZERO
         for r in range(tables.shape[0]):
             a, b = _ZERO, _ZERO
-            for g in range(tables.shape[1]):
-                word = second if word_of[g] else first
-                code = (word >> np.uint64(shifts[g])) & np.uint64(sizes[g])
-                a |= tables[r, g, code, 0]
-                b |= tables[r, g, code, 1]
-            if words == 1:
-                best = min(best, a)
-            elif a < best or (a == best and b < other):
+            for g in range(groups):
+                a |= tables[r, g, codes[g], 0]
+                b |= tables[r, g, codes[g], 1]
+            if a < best:
                 best, other = a, b
+            elif a == best and b < other:
+                other = b
         states[i * words] = best
         if words == 2:
             states[i * words + 1] = other

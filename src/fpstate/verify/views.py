@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fpstate.verify.expr import FALSE, Expr, as_expr, var, where
-from fpstate.verify.model import Model
+from fpstate.verify.invariants import invariants
+from fpstate.verify.model import Model, Shape, build
 from fpstate.verify.skeleton import Skeleton
 
-__all__ = ["View", "learned", "views"]
+__all__ = ["View", "learned", "smaller", "views"]
 
 _MOST_BITS: Final = 26
+_MOST_PLACES: Final = 14
 Part = tuple[Expr, int]
 
 
@@ -146,3 +148,22 @@ def learned(small: Model, large: Model) -> dict[str, npt.NDArray[np.uint8]]:
         live = (skeleton.live >> np.uint32(bit) & np.uint32(1)) != 0
         tables.setdefault(view.kind, np.zeros(1 << view.bits, np.uint8))[number[live]] = 1
     return tables
+
+
+def smaller(model: Model) -> Model | None:
+    """Return the same in a smaller shape, to learn from; None if there is none, or its views would be too many."""
+    shape = model.shape
+    number = int(model.focus.removeprefix("task").removeprefix("guest"))
+    vcpus = min(2, shape.vcpus)
+    if shape.tasks > vcpus:
+        small = Shape(min(2, shape.cpus), min(shape.tasks, max(2, vcpus + 1)), vcpus)
+    else:
+        small = Shape(min(2, shape.cpus), vcpus, vcpus)
+    kind = model.focus.rstrip("0123456789")
+    focus = f"{kind}{0 if number < shape.vcpus else vcpus}"
+    names = {name for name, _ in model.invariants}
+    made = build(model.subject, small, focus, lambda w: (clause for clause in invariants(w) if clause[0] in names))
+    seen = views(model, made)
+    if len(seen) > _MOST_PLACES or any(view.bits > _MOST_BITS for view in seen):
+        return None
+    return made
