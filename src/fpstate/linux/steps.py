@@ -573,6 +573,7 @@ def kvm_init_vcpu(w: World, cpu: Cpu, task: Task) -> None:
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.sets.reset_by_init != 0, "the guest has nothing that INIT resets")
     w.kernel.kvm_xstate_reset(cpu, task, guest, wants_to_run=1)
+    w.spec.require("P13", task.plugged == 1)
     w.spec.forgets(guest, w.kernel.sets.reset_by_init)
 
 
@@ -582,6 +583,7 @@ def kvm_get_mpstate(w: World, cpu: Cpu, task: Task) -> None:
     guest = w.vcpu(task)
     w.spec.needs(w.kernel.sets.reset_by_init != 0, "the guest has nothing that INIT resets")
     w.kernel.kvm_get_mpstate(cpu, task, guest)
+    w.spec.require("P13", (task.plugged == 0) & (guest.loaded == 0))
     w.spec.forgets(guest, w.kernel.sets.reset_by_init)
 
 
