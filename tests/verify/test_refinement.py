@@ -63,7 +63,8 @@ class Told(TagSpecification):
         assert condition, f"possible over bytes, not over tags: {why}"
 
     def warn(self, name: str, condition: Any) -> bool:
-        if condition:
+        of_another = name == "update_fpu_shstk" and not self.hw.watched & self.sets.cet_user  # tags do not know
+        if condition and not of_another:
             self.found.add(f"WARN: {name}")
         return bool(condition)
 
@@ -355,4 +356,4 @@ def test_a_broken_kernel_is_found_by_both(kernel: type[Kernel], bit: int, focus:
 
 def test_a_guest_only_value_that_a_load_leaves_behind_reaches_a_host_that_uses_it() -> None:
     machine, twin = pair("linux-6.18", 12, "task2", RestoresByTheBuffer)
-    assert "ISO-RUN" in wander(machine, twin, chance(7), 1500)
+    assert "ISO-RUN" in wander(machine, twin, chance(7), 4000)

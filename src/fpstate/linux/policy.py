@@ -42,6 +42,7 @@ _FLAGS: Final = (
     "sigreturn_initialises_dynamic",
     "guest_xfd_waits_for_load",
     "copies_pkru_always",
+    "switch_marks_next",
     "independent_needs_cpuid",
     "disable_line",
     "disable_oopses",
@@ -82,6 +83,8 @@ class Policy:
         guest_xfd_waits_for_load: a guest's new IA32_XFD goes to the MSR only while the guest's registers are loaded
             (no release waits).
         copies_pkru_always: regsets and KVM_GET_XSAVE show PKRU even if the image's XSTATE_BV lacks it (no release).
+        switch_marks_next: a context switch sets TIF_NEED_FPU_LOAD of the task that comes (until 6.15), not of the
+            one that goes.
         independent_needs_cpuid: IA32_XSS gets an independent bit only if CPUID enumerates it (Aug 2024).
         guest_allocation: what the guest fpstate's buffer is sized by: ``"guest"`` its own features, or
             ``"user-default"`` the standard-format user size, which can be too small (until Feb 2025).
@@ -117,6 +120,7 @@ class Policy:
     sigreturn_initialises_dynamic: bool
     guest_xfd_waits_for_load: bool
     copies_pkru_always: bool
+    switch_marks_next: bool
     independent_needs_cpuid: bool
     guest_allocation: str
     disable_message: str

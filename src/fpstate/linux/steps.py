@@ -52,6 +52,9 @@ class Spec(Specification, Protocol):
     def disowns(self, who: Task | Guest, mask: int) -> None:
         """By the ABI, *mask* of *who* may become initial at any time."""
 
+    def uses(self, cpu: Cpu, who: Task | Guest, mask: int) -> Any:
+        """Whether *mask* of *who*, whose state *cpu* holds, is in use by the ABI."""
+
     def is_initial(self, who: Task | Guest, mask: int) -> Any:
         """Whether *mask* of *who* is initial by the ABI."""
 
@@ -266,7 +269,25 @@ def fork(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     """A task makes another: its slot was free."""
     w.in_syscall(cpu, task)
     w.spec.needs(other.mode == FREE, "the child's slot must be free")
-    w.kernel.copy_thread(cpu, task, other, new_stack=False)
+    w.kernel.copy_thread(cpu, task, other)
+
+
+def clone_shstk(w: World, cpu: Cpu, task: Task, other: Task) -> None:
+    """clone(2) by a task with a shadow stack: the child gets a shadow stack of its own."""
+    w.in_syscall(cpu, task)
+    w.spec.needs(w.kernel.sets.cet_user != 0 or w.kernel.sets.projected, "the kernel must manage CET_U")
+    w.spec.needs(other.mode == FREE, "the child's slot must be free")
+    w.kernel.fpregs_lock_and_load(cpu, task)  # sooner than fpu_clone() would, to see whether it has one
+    w.spec.needs(w.spec.uses(cpu, task, w.kernel.sets.cet_user), "it must have a shadow stack")
+    w.kernel.copy_thread(cpu, task, other, new_stack=w.kernel.sets.cet_user != 0)
+
+
+def fork_kernel_thread(w: World, cpu: Cpu, task: Task, other: Task) -> None:
+    """The kernel makes a thread of its own, whose way to user mode is execve(2)."""
+    w.in_syscall(cpu, task)
+    w.spec.needs(other.mode == FREE, "the thread's slot must be free")
+    w.kernel.copy_thread(cpu, task, other, kernel_thread=True)
+    w.spec.starts(other)
 
 
 def exec_(w: World, cpu: Cpu, task: Task) -> None:
@@ -628,6 +649,8 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     fpu_idle_fpregs,
     cpu_down_up,
     fork,
+    clone_shstk,
+    fork_kernel_thread,
     exec_,
     exit_,
     setup_sigframe,

@@ -30,6 +30,7 @@ _RULES = (
     "sigreturn_initialises_dynamic",
     "guest_xfd_waits_for_load",
     "copies_pkru_always",
+    "switch_marks_next",
     "independent_needs_cpuid",
     "disable_message",
     "disable_line",

@@ -41,6 +41,11 @@ def valid(cpu: Cpu, task: Task) -> Any:
     return (cpu.fpregs_owner_ctx == task.ref) & (task.last_cpu == cpu.ref)
 
 
+def in_memory(task: Task) -> Expr:
+    """Whether the newest state of *task* is in its active fpstate; until 6.15 the flag was set on the way back only."""
+    return _truth(task.need_fpu_load) | negate(_truth(task.on_cpu))
+
+
 def invariants(w: World) -> Iterator[Clause]:
     """Yield the clauses, each with its name."""
     for cpu in w.cpus:
@@ -52,7 +57,7 @@ def invariants(w: World) -> Iterator[Clause]:
                 if other is not cpu:
                     yield "runs-once", negate(_truth((cpu.curr == task.ref) & (other.curr == task.ref)))
     for task in w.tasks:
-        yield from _task(task)
+        yield from _task(task, marks_next=w.kernel.policy.switch_marks_next)
         yield from _holds_what_it_has_room_for(w, task)
     if w.kernel.sets.dynamic:
         yield from _dynamic(w)
@@ -81,11 +86,12 @@ def _owning(cpu: Cpu, task: Task) -> Iterator[Clause]:
     yield "P11", implies(here & negate(_truth(task.need_fpu_load)), valid(cpu, task))
 
 
-def _task(task: Task) -> Iterator[Clause]:
+def _task(task: Task, *, marks_next: bool) -> Iterator[Clause]:
     on_cpu = _truth(task.on_cpu)
     yield "user-mode-on-cpu", implies((task.mode == USER) | (task.mode == GUEST), on_cpu)
     yield "free-off-cpu", implies(task.mode == FREE, negate(on_cpu))
-    yield "loaded-on-cpu", implies(negate(_truth(task.need_fpu_load)) & (task.mode != FREE), on_cpu)
+    if not marks_next:
+        yield "loaded-on-cpu", implies(negate(_truth(task.need_fpu_load)) & (task.mode != FREE), on_cpu)
     yield "user-mode-loaded", implies((task.mode == USER) | (task.mode == GUEST), negate(_truth(task.need_fpu_load)))
     if task.guest is None:
         return
@@ -141,7 +147,7 @@ def _dynamic(w: World) -> Iterator[Clause]:
             small = fpstate.xfeatures & dynamic == 0
             yield "P7", implies(small, fpstate.xfd & dynamic == 0)
             yield "small-guest-exits", implies(small, task.guest.xfd_intercepted)
-            stored = negate(_truth(task.plugged)) | _truth(task.need_fpu_load)
+            stored = negate(_truth(task.plugged)) | in_memory(task)
             yield "P9", implies(_truth(fpstate.xfd & dynamic) & stored, fpstate.image == INITIAL)
 
 
@@ -207,7 +213,7 @@ def _newest_of_task(w: World, spec: SymbolicSpecification, task: Task) -> Iterat
     exists = task.mode != FREE
     for cpu in w.cpus:
         yield "P12", implies(valid(cpu, task) & negate(plugged) & exists, spec.is_newest(cpu.regs))
-    saved = _truth(task.need_fpu_load) & (task.mode != FREE)
+    saved = in_memory(task) & (task.mode != FREE)
     yield "P12", implies(saved | plugged, spec.is_newest(task.own.image))
 
 
@@ -221,7 +227,7 @@ def _newest_of_guest(w: World, spec: SymbolicSpecification, task: Task) -> Itera
         yield "nobody-elses-in-registers", implies(seen, spec.is_nobody_elses(cpu.regs))
         inside = (cpu.curr == task.ref) & (task.mode == GUEST)
         yield "armed-owns-nothing", implies(inside & _truth(cpu.xfd), spec.newest != OWN)
-    stored = negate(plugged) | _truth(task.need_fpu_load)
+    stored = negate(plugged) | in_memory(task)
     exists = _truth(guest.exists)
     yield "P12", implies(stored & exists, spec.is_newest(guest.fpstate.image))
     outside = (task.mode != GUEST) & exists

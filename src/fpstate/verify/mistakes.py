@@ -207,13 +207,13 @@ class _FrameWithoutPkruBit(Kernel):
 
 @_mistake("pkru-guest-pke-gate")
 class _GatesPkruByCr4(Kernel):
-    def kvm_load_guest_xsave_state(self, cpu: Cpu, guest: Guest) -> None:  # noqa: ARG002  that is the mistake
+    def kvm_load_guest_xsave_state(self, cpu: Cpu, guest: Guest) -> None:
         """The guest has CR4.PKE clear: PKRU stays the host's."""
-        cpu.guest_xstate = 1
+        self.hw.load_xsave_state(cpu, guest)
 
     def kvm_load_host_xsave_state(self, cpu: Cpu, guest: Guest) -> None:  # noqa: ARG002
         """PKRU stays the guest's."""
-        cpu.guest_xstate = 0
+        self.hw.load_xsave_state(cpu, None)
 
 
 # Permissions, sizes, XFD.
@@ -294,16 +294,16 @@ class _LeavesGuestXcr0(Kernel):
     def kvm_load_host_xsave_state(self, cpu: Cpu, guest: Guest) -> None:
         """XCR0 and IA32_XSS stay the guest's until the vCPU is put."""
         super().kvm_load_host_xsave_state(cpu, guest)
-        cpu.guest_xstate = 1
+        self.hw.load_xsave_state(cpu, guest)
 
     def kvm_sched_out(self, cpu: Cpu, task: Task) -> None:
         """They become the host's here, too late."""
-        cpu.guest_xstate = 0
+        self.hw.load_xsave_state(cpu, None)
         super().kvm_sched_out(cpu, task)
 
     def kvm_run_ends(self, cpu: Cpu, task: Task, guest: Guest) -> None:
         """Or here."""
-        cpu.guest_xstate = 0
+        self.hw.load_xsave_state(cpu, None)
         super().kvm_run_ends(cpu, task, guest)
 
 
@@ -312,11 +312,11 @@ class _MachineCheckSchedules(Kernel):
     def vm_exit(self, cpu: Cpu, task: Task, guest: Guest) -> None:
         """A machine check ended the guest's run; its handler may schedule, and XCR0 is the guest's until it returns."""
         super().vm_exit(cpu, task, guest)
-        cpu.guest_xstate = 1
+        self.hw.load_xsave_state(cpu, guest)
 
     def kvm_run_ends(self, cpu: Cpu, task: Task, guest: Guest) -> None:
         """It has returned."""
-        cpu.guest_xstate = 0
+        self.hw.load_xsave_state(cpu, None)
         super().kvm_run_ends(cpu, task, guest)
 
 

@@ -223,8 +223,13 @@ class TagHardware:
         """Alternate stacks are large enough, or none."""
         return False
 
-    def set_ssp(self, fpstate: Fpstate) -> None:
-        """The value stays the child's."""
+    def set_ssp(self, fpstate: Fpstate, cet_user: Any) -> None:
+        """The value of another shadow stack."""
+        fpstate.image = where(self._has(self.sets.cet_user), cet_user, fpstate.image)
+
+    def load_xsave_state(self, cpu: Cpu, guest: Guest | None) -> None:
+        """The guest's, or the host's."""
+        cpu.guest_xstate = int(guest is not None)
 
 
 class TagSpecification:
@@ -316,6 +321,17 @@ class TagSpecification:
             setattr(holder, name, where(tag == FOREIGN, FRESH, tag))
             kind = where(tag == FOREIGN, OWN, INITIAL)
             self.newest = where(tag == DEFAULT, DEFAULTED, kind) if self.sets.pkru else kind
+
+    def new_ssp(self, child: Task) -> Any:
+        """See `Specification`."""
+        self._set_newest(child, OWN, self.watches(self.sets.cet_user))
+        return self._value_of(child)
+
+    def uses(self, cpu: Cpu, who: Task | Guest, mask: int) -> Any:
+        """See `fpstate.linux.steps.Spec`."""
+        if not self.watches(mask):
+            return 1
+        return as_expr(self.newest == OWN if self.is_focus(who) else cpu.regs != INITIAL)
 
     def copied(self, tag: Any) -> None:
         """The focus forks, and its child gets *tag*."""

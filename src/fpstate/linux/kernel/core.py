@@ -18,12 +18,21 @@ class Core(Independent):
     # -- context switch ------------------------------------------------------------------------------------------
 
     def switch_fpu(self, cpu: Cpu, prev: Task) -> None:
-        """Save the state of *prev*, which leaves *cpu*; the next task loads its own on its way to user mode."""
+        """Save the state of *prev*, which leaves *cpu*; the next task loads its own on its way to user mode.
+
+        Until 6.15 this was switch_fpu_prepare(), which left TIF_NEED_FPU_LOAD to switch_fpu_finish().
+        """
         if not prev.need_fpu_load:
-            prev.need_fpu_load = 1
+            if not self.policy.switch_marks_next:
+                prev.need_fpu_load = 1
             self.save_fpregs_to_fpstate(cpu, prev)
             prev.last_cpu = cpu.ref
             self.spec.trace("x86_fpu_regs_deactivated", cpu, prev)
+
+    def switch_fpu_finish(self, succ: Task) -> None:
+        """Until 6.15: *succ*, which has come, loads its state on its way to user mode."""
+        if self.policy.switch_marks_next:
+            succ.need_fpu_load = 1
 
     def switch_fpu_return(self, cpu: Cpu, task: Task) -> None:
         """Load the state of the current task: on the way to user mode, and before a VM entry."""
@@ -113,7 +122,7 @@ class Core(Independent):
         """A thread with a shadow stack of its own starts at its top."""
         cet = self.hw.in_image(child.own, self.sets.cet_user)
         self.spec.warn("update_fpu_shstk", cet == 0)
-        self.hw.set_ssp(child.own)
+        self.hw.set_ssp(child.own, self.spec.new_ssp(child))
 
     def fpu_flush_thread(self, cpu: Cpu, task: Task) -> None:
         """exec: everything in its initial configuration, permissions as at boot."""

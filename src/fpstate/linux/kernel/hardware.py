@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from fpstate.linux.kernel.state import Cpu, Fpstate, Task
+from fpstate.linux.kernel.state import Cpu, Fpstate, Guest, Task
 
 __all__ = ["Hardware", "Specification"]
 
@@ -118,8 +118,11 @@ class Hardware(Protocol):
     def enabled(self, cpu: Cpu) -> int:
         """XCR0 | IA32_XSS as they are now."""
 
-    def set_ssp(self, fpstate: Fpstate) -> None:
-        """update_fpu_shstk(): write a new shadow stack pointer into an image."""
+    def set_ssp(self, fpstate: Fpstate, cet_user: Any) -> None:
+        """update_fpu_shstk(): write CET_U with a new shadow stack pointer into an image."""
+
+    def load_xsave_state(self, cpu: Cpu, guest: Guest | None) -> None:
+        """XSETBV and WRMSR of IA32_XSS: those of *guest*, or the host's."""
 
 
 class Specification(Protocol):
@@ -136,3 +139,6 @@ class Specification(Protocol):
 
     def inherits(self, child: Task, parent: Task) -> None:
         """By the ABI, what *child*'s fpstate now holds of *parent* is *child*'s."""
+
+    def new_ssp(self, child: Task) -> Any:
+        """Return CET_U of *child* with the top of a shadow stack of its own."""

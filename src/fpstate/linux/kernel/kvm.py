@@ -116,14 +116,14 @@ class Kvm(Process):
 
     def kvm_load_guest_xsave_state(self, cpu: Cpu, guest: Guest) -> None:
         """The guest's XCR0, IA32_XSS and PKRU."""
-        cpu.guest_xstate = 1
+        self.hw.load_xsave_state(cpu, guest)
         self.hw.wrpkru(cpu, guest.pkru)
 
     def kvm_load_host_xsave_state(self, cpu: Cpu, guest: Guest) -> None:
         """The host's."""
         guest.pkru = self.hw.rdpkru(cpu)
         self.hw.wrpkru(cpu, guest.host_pkru)
-        cpu.guest_xstate = 0
+        self.hw.load_xsave_state(cpu, None)
 
     # -- MSRs and ioctls ----------------------------------------------------------------------------------------------
 

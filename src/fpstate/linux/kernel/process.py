@@ -21,6 +21,7 @@ class Process(Regset):
         if succ is not None:
             cpu.curr = succ.ref
             succ.on_cpu = 1
+            self.switch_fpu_finish(succ)
             self.pkru_load(cpu, succ)
 
     def pkru_save(self, cpu: Cpu, prev: Task) -> None:
@@ -38,10 +39,12 @@ class Process(Regset):
             self.switch_fpu_return(cpu, task)
         task.mode = USER
 
-    def copy_thread(self, cpu: Cpu, parent: Task, child: Task, *, new_stack: bool) -> None:
-        """Fork or clone of a user task: *child*'s slot was free."""
-        child.pkru = self.hw.rdpkru(cpu)
-        self.fpu_clone(cpu, parent, child, minimal=False, new_stack=new_stack)
+    def copy_thread(
+        self, cpu: Cpu, parent: Task, child: Task, *, kernel_thread: bool = False, new_stack: bool = False
+    ) -> None:
+        """Fork or clone: *child*'s slot was free; a kernel thread gets no state, and runs a program by execve(2)."""
+        child.pkru = self.hw.pkru_default if kernel_thread else self.hw.rdpkru(cpu)
+        self.fpu_clone(cpu, parent, child, minimal=kernel_thread, new_stack=new_stack)
         child.lbr = self.hw.nothing
         child.mode = KERNEL
 

@@ -82,23 +82,30 @@ class Guest:
     Attributes:
         number: that of the task whose vCPU it is.
         fpstate: the guest's.
+        xcr0, xss: the guest's XCR0 and IA32_XSS.
         xfd_err: the guest's IA32_XFD_ERR, kept while the host runs.
         uabi_size: bytes of KVM_GET_XSAVE2.
         pkru, host_pkru: the guest's PKRU while the host's is loaded, and the host's as vcpu_load() read it.
         own: what KVM keeps beside the fpstate: the buffer of a component that the core does not manage, or its MSRs.
         xfd_intercepted: guest writes of IA32_XFD exit.
+        ssp: the guest's shadow stack pointer, which the VMCS or VMCB holds.
+        smram: the SSP that it had when it entered SMM; None outside SMM.
         loaded: between vcpu_load() and vcpu_put().
         exists: the vCPU was created.
     """
 
     number: int
     fpstate: Fpstate
+    xcr0: int = 1
+    xss: int = 0
     xfd_err: int = 0
     uabi_size: int = 0
     pkru: Any = 0
     host_pkru: Any = 0
     own: Any = None
     xfd_intercepted: int = 1
+    ssp: int = 0
+    smram: int | None = None
     loaded: int = 0
     exists: int = 0
 

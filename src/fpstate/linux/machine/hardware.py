@@ -13,9 +13,9 @@ from fpstate.isa.masks import ALL, initialised, loaded
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE
 from fpstate.linux.config import BootConfig
 from fpstate.linux.copyin import SOFTWARE, Finding, check_ptrace
-from fpstate.linux.kernel import Cpu, Fpstate, Sets, Task
+from fpstate.linux.kernel import Cpu, Fpstate, Guest, Sets, Task
 from fpstate.linux.machine.area import Area, Areas
-from fpstate.linux.machine.values import PKRU_BYTES, Ledger, Owner, put
+from fpstate.linux.machine.values import CET_U, PKRU_BYTES, Ledger, Owner, put
 from fpstate.xfeatures import AVX, AVX512, LEGACY, PKRU, SSE, XTILE, bits
 
 __all__ = ["PKRU_DEFAULT", "ByteHardware", "Instruction", "Refused"]
@@ -24,8 +24,6 @@ PKRU_DEFAULT: Final = 0x55555554
 """``init_pkru_value``: access disabled for every key but 0."""
 VECTOR: Final = LEGACY | AVX | AVX512
 """What vector code of the kernel overwrites."""
-GUEST_XCR0: Final = 1
-"""XCR0 of a guest that has enabled as little as it can; its IA32_XSS is 0."""
 _PKRU: Final = 1 << PKRU
 
 
@@ -105,13 +103,20 @@ class ByteHardware:
 
     def enabled(self, cpu: Cpu) -> int:
         """XCR0 | IA32_XSS as they are now."""
-        return GUEST_XCR0 if cpu.guest_xstate else self.sets.xcr0 | self.sets.xss
-
-    def _registers(self, cpu: Cpu) -> Processor:
-        """Return the processor of *cpu*, with the guest's or the host's XCR0 and IA32_XSS in it."""
         p: Processor = cpu.regs
-        p.xcr0, p.xss = (GUEST_XCR0, 0) if cpu.guest_xstate else (self.sets.xcr0, self.sets.xss)
-        return p
+        return p.enabled
+
+    def load_xsave_state(self, cpu: Cpu, guest: Guest | None) -> None:
+        """XSETBV and WRMSR, of what differs from the host's; the kernel has checked the values."""
+        cpu.guest_xstate = int(guest is not None)
+        p: Processor = cpu.regs
+        xcr0, xss = (self.sets.xcr0, self.sets.xss) if guest is None else (guest.xcr0, guest.xss)
+        if xcr0 != p.xcr0:
+            p.xcr0 = xcr0
+            self._note(cpu, "XSETBV", "XCR0", xcr0)
+        if xss != p.xss:
+            p.xss = xss
+            self._note(cpu, "WRMSR", "IA32_XSS", xss)
 
     # -- saving and restoring ---------------------------------------------------------------------------------------
 
@@ -124,7 +129,7 @@ class ByteHardware:
         self._restores(cpu, self._restore, fpstate.image, mask, fpstate.name)
 
     def _saves(self, cpu: Cpu, op: str, area: Area, mask: int, operand: str) -> None:
-        p = self._registers(cpu)
+        p: Processor = cpu.regs
         if self.log is None:
             execute(p, op, area.memory, area.address, mask)
             return
@@ -139,7 +144,7 @@ class ByteHardware:
         self.log.append(Instruction(cpu.number, name, operand, rfbm, before, area.xstate_bv, moved=moved))
 
     def _restores(self, cpu: Cpu, op: str, area: Area, mask: int, operand: str) -> None:
-        p = self._registers(cpu)
+        p: Processor = cpu.regs
         execute(p, op, area.memory, area.address, mask)
         if self.log is not None:
             rfbm = mask & (p.enabled if op.startswith("xrstors") else p.xcr0)
@@ -160,7 +165,7 @@ class ByteHardware:
         area = self.areas.user(fpstate.user_size)
         mask = fpstate.user_xfeatures
         if self.sets.dynamic:
-            mask &= self._registers(cpu).xinuse(mask) | ~XTILE
+            mask &= cpu.regs.xinuse(mask) | ~XTILE
         self._saves(cpu, "xsave64", area, mask, "signal frame")
         words = (FP_XSTATE_MAGIC1, fpstate.user_size + MAGIC2_SIZE, fpstate.user_xfeatures, fpstate.user_size)
         struct.pack_into("<IIQI", area.data, SOFTWARE, *words)
@@ -207,7 +212,8 @@ class ByteHardware:
 
     def reset(self, cpu: Cpu) -> None:
         """RESET, and the XCR0 and IA32_XSS with which the kernel brings a CPU up."""
-        p = self._registers(cpu)
+        p: Processor = cpu.regs
+        p.xcr0, p.xss = self.sets.xcr0, self.sets.xss
         for bit, initial in self._initial.items():
             p.sections[bit][:] = initial
         p.used, p.modified, p.info = 0, ALL, None
@@ -373,7 +379,7 @@ class ByteHardware:
         """Whether an image of *mask* fits."""
         return self.size(mask) <= size
 
-    def set_ssp(self, fpstate: Fpstate) -> None:
+    def set_ssp(self, fpstate: Fpstate, cet_user: bytes) -> None:
         """update_fpu_shstk(): the top of a shadow stack of its own."""
         image: Area = fpstate.image
-        image.put(11, (1).to_bytes(8, "little") + (0x7FFF_0000_0000).to_bytes(8, "little"))
+        image.put(CET_U, cet_user)

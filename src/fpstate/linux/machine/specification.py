@@ -10,7 +10,7 @@ from fpstate.errors import UsageError
 from fpstate.linux.kernel import Cpu, Guest, Sets, Task
 from fpstate.linux.machine.area import Area
 from fpstate.linux.machine.hardware import PKRU_DEFAULT, ByteHardware
-from fpstate.linux.machine.values import PKRU_BYTES, Ledger, Owner, component, put
+from fpstate.linux.machine.values import CET_U, PKRU_BYTES, Ledger, Owner, component, put
 from fpstate.linux.steps import Assumptions
 from fpstate.xfeatures import LEGACY, PKRU, bits
 
@@ -238,6 +238,16 @@ class ByteSpecification:
         data = [(bit, self.ledger.initial[bit] if value is None else value) for bit, value in copied]
         self._hold("BUF", f"the child of {before.name} gets", before, data)
         self._pass_on(child, owner, image, data)
+
+    def new_ssp(self, child: Task) -> bytes:
+        """See `fpstate.linux.kernel.hardware.Specification`."""
+        owner = self.owners[child]
+        self._write(owner, self.sets.cet_user)
+        return owner.newest[CET_U]
+
+    def uses(self, cpu: Cpu, who: Task | Guest, mask: int) -> bool:  # noqa: ARG002  tags need the CPU
+        """See `fpstate.linux.steps.Spec`."""
+        return not self.is_initial(who, mask)
 
     def _pass_on(self, child: Task, owner: Owner, image: Area, data: list[tuple[int, bytes | bytearray]]) -> None:
         known = [(bit, self.ledger.origin(bit, value).kind, value) for bit, value in data]
