@@ -15,7 +15,7 @@ from fpstate.cli import main
 from fpstate.linux import scenario as scenarios
 from fpstate.linux.policy import shipped as policies
 
-SHIPPED = sorted(scenarios.shipped())
+SHIPPED = list(scenarios.shipped())
 HEAD = "cpus = 1\ntasks = 2\nvcpus = 0\ncpu = 'zen4'\n"
 STEP = "[[step]]\ndo = 'switch_from_idle'\ncpu = 0\ntask = 0\n"
 

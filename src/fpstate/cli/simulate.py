@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a shipped one by name, a TOML or Python file, - is standard input",
     )
     parser.add_argument("--list", action="store_true", help="list the shipped scenarios")
+    parser.add_argument("--steps", action="store_true", help="list what can happen in a scenario")
     add_source(parser)
     parser.add_argument("--policy", metavar="NAME", help="the release or design (default: the scenario's)")
     parser.add_argument("--policies", metavar="TOML", help="policies of your own")
@@ -38,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         shipped = scenarios.shipped()
         emit(args, report.list_document(shipped), report.list_text(shipped))
+        return 0
+    if args.steps:
+        emit(args, report.steps_document(), report.steps_text())
         return 0
     if args.scenario is None:
         raise UsageError("simulate needs a SCENARIO", cure="--list shows those that are shipped")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from fpstate.linux.config import BootConfig
+    from fpstate.linux.policy import Policy
 
 __all__ = ["Frame", "UserAbi", "max_sigframe", "permission_errno", "user_abi"]
 
@@ -27,6 +28,12 @@ MAGIC2_SIZE: Final = 4
 """Bytes of FP_XSTATE_MAGIC2 behind the image."""
 MINSIGSTKSZ: Final = 2048
 """The smallest alternate stack that sigaltstack(2) accepts while no dynamic feature is permitted."""
+ARCH_GET_XCOMP_SUPP: Final = 0x1021
+ARCH_GET_XCOMP_PERM: Final = 0x1022
+ARCH_REQ_XCOMP_PERM: Final = 0x1023
+ARCH_GET_XCOMP_GUEST_PERM: Final = 0x1024
+ARCH_REQ_XCOMP_GUEST_PERM: Final = 0x1025
+"""Options of arch_prctl(2) (``<asm/prctl.h>``)."""
 
 
 def fpu_part(user_size: int, *, xsave: bool) -> int:
@@ -123,12 +130,17 @@ def user_abi(config: BootConfig) -> UserAbi:
 def permission_errno(config: BootConfig, number: int) -> int:
     """Return the errno of ARCH_REQ_XCOMP_PERM(*number*) in a process with a large enough alternate stack; 0 is success.
 
-    Linux 7.2 ``__xstate_request_perm()``: first the number's range, then whether it is a dynamic feature, then whether
+    Linux 7.2 ``xstate_request_perm()``: first the number's range, then whether it is a dynamic feature, then whether
     this machine has it.
     """
-    if not 0 <= number < config.policy.xfeature_max:
+    return request_errno(config.policy, config.user.max_features, number)
+
+
+def request_errno(policy: Policy, user_max_features: int, number: int) -> int:
+    """Return the errno of a permission request for component *number* of fpu_user_cfg.max_features; 0 is success."""
+    if not 0 <= number < policy.xfeature_max:
         return errno.EINVAL
-    requested = 1 << number & config.policy.user_dynamic
-    if not requested or requested & ~config.user.max_features:
+    requested = 1 << number & policy.user_dynamic
+    if not requested or requested & ~user_max_features:
         return errno.EOPNOTSUPP
     return 0

@@ -1,10 +1,10 @@
 """Scenarios: a machine and the steps to take on it, from a TOML file, a Python file, or the package's own.
 
 A TOML file has ``title``, ``text``, ``cpus``, ``tasks``, ``vcpus``, ``cpu`` (a CPU of the built-in table), ``policy``,
-a table ``assumptions``, and ``[[step]]`` tables: ``do`` names the step; ``cpu``, ``task`` and ``other`` are its
-numbers; ``note`` says what it is there for; ``expect`` lists the properties that it breaks (a table gives them by
-policy; under one that is not named nothing is expected).  A Python file defines ``scenario(machine)``, which calls
-``machine.step``, and may set the same keys in capitals.
+a table ``assumptions``, and ``[[step]]`` tables: ``do`` names the step or call; ``cpu``, ``task`` and ``other`` are its
+numbers, and a call has further ones; ``note`` says what it is there for; ``expect`` lists the properties that it breaks
+(a table gives them by policy; under one that is not named nothing is expected); ``answer`` is what a call is told.  A
+Python file defines ``scenario(machine)``, which calls ``machine.step``, and may set the same keys in capitals.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from typing import Any, Final
 from fpstate import toml
 from fpstate.cpu.model import Cpu
 from fpstate.errors import FpstateError, UnreadableInput, UsageError
-from fpstate.linux.machine import MOST, Event, Finding, Machine, NotPossible
+from fpstate.isa.masks import ALL
+from fpstate.linux.machine import CALLS, KNOWN, MOST, OBJECTS, Event, Finding, Machine, NotPossible
 from fpstate.linux.policy import Policy
-from fpstate.linux.steps import STEPS, Assumptions
+from fpstate.linux.steps import Assumptions
 
 __all__ = ["Outcome", "Planned", "Scenario", "load", "play", "shipped"]
 
 _TEXTS: Final = ("title", "text", "cpu", "policy")
 _NUMBERS: Final = ("cpus", "tasks", "vcpus")
 _KEYS: Final = (*_TEXTS, *_NUMBERS, "assumptions", "step")
-_OF_STEP: Final = ("do", "cpu", "task", "other", "note", "expect")
+_PARAMETERS: Final = tuple(dict.fromkeys(name for step in KNOWN.values() for name in step.parameters))
+_OF_STEP: Final = ("do", *_PARAMETERS, "note", "expect", "answer")
 _LIMIT: Final = 1 << 20
 
 Expected = tuple[str, ...] | Mapping[str, tuple[str, ...]]
@@ -45,12 +47,14 @@ class Planned:
         params: its numbers.
         note: what it is there for.
         expect: the properties that it should break; None if that is left open.
+        answer: what a call should be told; None if that is left open.
     """
 
     do: str
     params: dict[str, int]
     note: str = ""
     expect: Expected | None = None
+    answer: str | None = None
 
     def expected(self, policy: str) -> tuple[str, ...] | None:
         """Return what is expected under *policy*."""
@@ -109,8 +113,11 @@ class Outcome:
         return [finding for event in self.events for finding in event.findings]
 
     def surprises(self) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield the index of each step that did not break what it should, and what it should."""
+        """Yield the index of each step that did not break what it should, or was told something else, and what."""
         for index, (event, planned) in enumerate(zip(self.events, self.planned, strict=True)):
+            if planned is not None and planned.answer not in {None, str(event.answer)}:
+                yield index, (f"the answer {planned.answer}",)
+                continue
             expected = planned.expected(self.machine.policy.name) if planned is not None else None
             if expected is not None and {f.property for f in event.findings} != set(expected):
                 yield index, expected
@@ -120,7 +127,7 @@ def shipped() -> dict[str, Scenario]:
     """Return the package's scenarios by name."""
     folder = resources.files("fpstate").joinpath("data/scenarios")
     found = {}
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name.partition(".")[0]):
         name, _, suffix = entry.name.rpartition(".")
         if suffix == "toml":
             found[name] = _from_toml(toml.parse(entry.read_bytes(), entry.name, "a scenario"), name, entry.name)
@@ -253,16 +260,28 @@ def _planned(value: object, where: str) -> Planned:
         raise UsageError(f"{where} must be a table, not {value!r}")
     _refuse_unknown(value, _OF_STEP, where, "a step")
     name = value.get("do")
-    if not isinstance(name, str) or name not in STEPS:
-        raise UsageError(f"{where}: do must name a step, not {name!r}", cure=f"steps are {', '.join(STEPS)}")
-    params = {key: _number(value[key], f"{where}: {key}") for key in ("cpu", "task", "other") if key in value}
-    takes = STEPS[name].parameters
+    if not isinstance(name, str) or name not in KNOWN:
+        raise UsageError(f"{where}: do must name a step, not {name!r}", cure=f"steps are {', '.join(KNOWN)}")
+    params = {key: _parameter(key, value[key], f"{where}: {key}") for key in _PARAMETERS if key in value}
+    takes = KNOWN[name].parameters
     if set(params) != set(takes):
         odd = next(iter(sorted(set(params) ^ set(takes))))
         problem = f"lacks {odd!r}" if odd in takes else f"has the unknown parameter {odd!r}"
         raise UsageError(f"{where}: {name} {problem}", cure=f"it takes {', '.join(takes)}")
     note = _text(value.get("note", ""), f"{where}: note")
-    return Planned(name, params, note, _expected(value.get("expect"), f"{where}: expect"))
+    answer = value.get("answer")
+    if answer is not None and name not in CALLS:
+        raise UsageError(f"{where}: {name} is no call and has no answer", cure=f"calls are {', '.join(CALLS)}")
+    told = None if answer is None else _text(answer, f"{where}: answer")
+    return Planned(name, params, note, _expected(value.get("expect"), f"{where}: expect"), told)
+
+
+def _parameter(name: str, value: object, where: str) -> int:
+    if name in OBJECTS:
+        return _number(value, where)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= ALL:
+        raise UsageError(f"{where} must be a number of 64 bits, not {value!r}")
+    return value
 
 
 def _expected(value: object, where: str) -> Expected | None:

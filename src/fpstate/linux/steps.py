@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Guest, Kernel, Specification, Task
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
 from fpstate.xfeatures import AVX, SSE, XTILEDATA
 
-__all__ = ["STEPS", "Assumptions", "Spec", "Step", "World"]
+__all__ = ["STEPS", "Assumptions", "Spec", "Step", "World", "step_of"]
 
 
 class Spec(Specification, Protocol):
@@ -86,13 +86,21 @@ class Assumptions:
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """CPUs, tasks and vCPUs under one kernel."""
+    """CPUs, tasks and vCPUs under one kernel.
+
+    Attributes:
+        kernel, cpus, tasks: they.
+        spec: what a run is held against.
+        assumptions: what is taken for granted.
+        streams: what was read of vCPUs for live migration, by the number of the task.
+    """
 
     kernel: Kernel
     cpus: list[Cpu]
     tasks: list[Task]
     spec: Spec
     assumptions: Assumptions
+    streams: dict[int, Any] = field(default_factory=dict)
 
     def in_user_mode(self, cpu: Cpu, task: Task) -> None:
         """Need *task* to run in user mode on *cpu*."""
@@ -618,17 +626,18 @@ class Step:
     Attributes:
         name: what traces and scenarios call it.
         run: the function.
-        parameters: of ``cpu``, ``task`` and ``other``, those that it takes.
+        parameters: of ``cpu``, ``task`` and ``other``, those that it takes; of a call, numbers too.
         text: one sentence.
     """
 
     name: str
-    run: Callable[..., None]
+    run: Callable[..., object]
     parameters: tuple[str, ...]
     text: str
 
 
-def _step(function: Callable[..., None]) -> Step:
+def step_of(function: Callable[..., object]) -> Step:
+    """Return the step that *function* is; it takes the world first."""
     parameters = tuple(inspect.signature(function).parameters)[1:]
     return Step(function.__name__.rstrip("_"), function, parameters, (function.__doc__ or "").strip())
 
@@ -689,5 +698,5 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     kvm_init_vcpu,
     kvm_get_mpstate,
 )
-STEPS: Final[dict[str, Step]] = {step.name: step for step in map(_step, _FUNCTIONS)}
+STEPS: Final[dict[str, Step]] = {step.name: step for step in map(step_of, _FUNCTIONS)}
 """Every step by name."""

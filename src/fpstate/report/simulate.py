@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fpstate.linux.machine import Event, Finding, Instruction, State
+from fpstate.linux.machine import CALLS, KNOWN, Event, Finding, Instruction, State
 from fpstate.linux.machine.event import Buffer, CpuState, Holding, TaskState
 from fpstate.linux.scenario import Outcome, Scenario
 from fpstate.report import SCHEMA, Document, hexmask
@@ -12,7 +12,7 @@ from fpstate.report.tables import bold, table, warn, wrapped
 from fpstate.verify.properties import PROPERTIES
 from fpstate.xfeatures import Catalogue
 
-__all__ = ["document", "list_document", "list_text", "text"]
+__all__ = ["document", "list_document", "list_text", "steps_document", "steps_text", "text"]
 
 
 def list_document(scenarios: dict[str, Scenario]) -> Document:
@@ -30,6 +30,23 @@ def list_text(scenarios: dict[str, Scenario]) -> str:
     """Return the same as a table."""
     rows = [[s.name, str(len(s.steps)), s.cpu or "this host", s.title] for s in scenarios.values()]
     return table(("scenario", "steps", "CPU", ""), rows, right=(1,))
+
+
+def steps_document() -> Document:
+    """Return what can happen, and of calls what they are told."""
+    return {
+        "schema": SCHEMA,
+        "steps": [
+            {"name": step.name, "parameters": list(step.parameters), "call": step.name in CALLS, "text": step.text}
+            for step in KNOWN.values()
+        ],
+    }
+
+
+def steps_text() -> str:
+    """Return the same as a table."""
+    rows = [[step.name, " ".join(step.parameters), step.text.replace("*", "")] for step in KNOWN.values()]
+    return table(("step or call", "takes", ""), rows)
 
 
 # -- the document -----------------------------------------------------------------------------------------------------
@@ -55,6 +72,7 @@ def document(outcome: Outcome) -> Document:
             {
                 "step": event.step,
                 "params": event.params,
+                "answer": str(event.answer) if event.answer is not None else None,
                 "note": planned.note if planned is not None else "",
                 "instructions": [_instruction(each) for each in event.instructions],
                 "tracepoints": [str(each) for each in event.traces],
@@ -154,8 +172,8 @@ def text(outcome: Outcome) -> str:
 
 
 def _head_line(index: int, event: Event, note: str) -> str:
-    params = " ".join(f"{name}={value}" for name, value in event.params.items())
-    return f"{index + 1:>4}  {bold(event.step)} {params}{f'  ({note})' if note else ''}"
+    told = f" -> {event.answer}" if event.answer is not None else ""
+    return f"{index + 1:>4}  {bold(event.step)} {event.arguments}{told}{f'  ({note})' if note else ''}"
 
 
 def _body(event: Event, before: State | None, catalogue: Catalogue) -> list[str]:

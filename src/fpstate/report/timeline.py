@@ -90,9 +90,8 @@ class _Picture:
         """Return the lines below the lanes, and which of them are findings."""
         lines = []
         for index, (event, planned) in enumerate(zip(self.outcome.events, self.outcome.planned, strict=True), 1):
-            params = " ".join(f"{name}={value}" for name, value in event.params.items())
             note = f"  - {planned.note}" if planned is not None and planned.note else ""
-            lines.append((f"{index}. {event.step} {params}{note}", False))
+            lines.append((f"{index}. {event.step} {event.arguments}{note}", False))
             lines += [(f"     {f.property}: {f.text}", True) for f in event.findings]
         return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fpstate.cpu import xcr0
 from fpstate.linux.kernel.process import Process
 from fpstate.linux.kernel.state import GUEST, KERNEL, Cpu, Guest, Task
 
@@ -151,6 +152,51 @@ class Kvm(Process):
         self.fpu_update_guest_xfd(cpu, task, guest, xfd)
         if xfd:
             guest.xfd_intercepted = 0
+
+    def kvm_set_xcr(self, guest: Guest, value: int) -> int:
+        """__kvm_set_xcr(), of XCR0: return 1 if the guest cannot have *value*."""
+        supported = self.guest_writable(guest) & self.sets.xcr0 | 1
+        if value & ~supported or xcr0.fault(value) is not None:
+            return 1
+        guest.xcr0 = value
+        return 0
+
+    def kvm_set_xss(self, guest: Guest, value: int) -> int:
+        """MSR_IA32_XSS, by an intercepted WRMSR or by KVM_SET_MSRS: return 1 if the guest cannot have *value*."""
+        if value & ~(self.guest_writable(guest) & self.sets.xss):
+            return 1
+        guest.xss = value
+        return 0
+
+    def kvm_set_ssp(self, guest: Guest, value: int) -> int:
+        """MSR_KVM_INTERNAL_GUEST_SSP, for KVM_SET_ONE_REG and RSM: return 1 unless canonical and a multiple of 4."""
+        if value % 4 or -(value >> 47) & (1 << 17) - 1 not in {0, 1}:
+            return 1
+        guest.ssp = value
+        return 0
+
+    # -- SMM and nested guests: SSP lies in the VMCS, no component moves -------------------------------------------
+
+    def enter_smm(self, guest: Guest) -> None:
+        """enter_smm_save_state_64()."""
+        guest.smram = guest.ssp
+
+    def emulator_leave_smm(self, guest: Guest) -> int:
+        """rsm_load_state_64(): return 1 if SMRAM has what SSP cannot be."""
+        saved, guest.smram = guest.smram, None
+        return self.kvm_set_ssp(guest, saved or 0)
+
+    def nested_vmx_enter_non_root_mode(self, guest: Guest, ssp: int) -> int:
+        """VM_ENTRY_LOAD_CET_STATE: return 1 if the consistency check of vmcs12 refuses *ssp*."""
+        host = guest.ssp
+        if self.kvm_set_ssp(guest, ssp):
+            return 1
+        guest.l1_ssp = host
+        return 0
+
+    def nested_vmx_vmexit(self, guest: Guest) -> None:
+        """VM_EXIT_LOAD_CET_STATE."""
+        guest.ssp, guest.l1_ssp = guest.l1_ssp or 0, None
 
     def kvm_get_xsave(self, guest: Guest) -> Any:
         """KVM_GET_XSAVE(2)."""

@@ -90,6 +90,7 @@ class Guest:
         xfd_intercepted: guest writes of IA32_XFD exit.
         ssp: the guest's shadow stack pointer, which the VMCS or VMCB holds.
         smram: the SSP that it had when it entered SMM; None outside SMM.
+        l1_ssp: the SSP of vmcs12's host state while the guest's own guest runs; else None.
         loaded: between vcpu_load() and vcpu_put().
         exists: the vCPU was created.
     """
@@ -106,6 +107,7 @@ class Guest:
     xfd_intercepted: int = 1
     ssp: int = 0
     smram: int | None = None
+    l1_ssp: int | None = None
     loaded: int = 0
     exists: int = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from fpstate.linux import abi
 from fpstate.linux.kernel.core import Core
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
 from fpstate.linux.kernel.state import Cpu, Task
@@ -16,13 +17,26 @@ class Xstate(Core):
 
     # -- arch_prctl(ARCH_REQ_XCOMP_PERM, ARCH_REQ_XCOMP_GUEST_PERM) ----------------------------------------------
 
+    def fpu_xstate_prctl(self, task: Task, option: int, value: int) -> tuple[int, int | None]:
+        """Return 0 or an errno, and what a GET option stores for the caller."""
+        match option:
+            case abi.ARCH_GET_XCOMP_SUPP:
+                return 0, self.sets.user_maximum
+            case abi.ARCH_GET_XCOMP_PERM:
+                return 0, task.state_perm & self.policy.user
+            case abi.ARCH_GET_XCOMP_GUEST_PERM:
+                return 0, task.guest_perm & self.policy.user
+            case abi.ARCH_REQ_XCOMP_PERM | abi.ARCH_REQ_XCOMP_GUEST_PERM:
+                return self.xstate_request_perm(task, value, guest=option == abi.ARCH_REQ_XCOMP_GUEST_PERM), None
+            case _:
+                return errno.EINVAL, None
+
     def xstate_request_perm(self, task: Task, number: int, *, guest: bool) -> int:
         """Ask for component *number*; return 0 or an errno."""
-        if not 0 <= number < self.policy.xfeature_max:
-            return errno.EINVAL
-        requested = 1 << number & self.policy.user_dynamic
-        if not requested or requested & ~self.sets.user_maximum:
-            return errno.EOPNOTSUPP
+        refused = abi.request_errno(self.policy, self.sets.user_maximum, number)
+        if refused:
+            return refused
+        requested = 1 << number
         permitted = task.guest_perm if guest else task.state_perm
         if permitted & requested == requested:
             return 0

@@ -8,11 +8,15 @@ are.
 
 from __future__ import annotations
 
+from typing import Final
+
 from fpstate.cpu.model import Cpu as CpuModel
 from fpstate.errors import UsageError
 from fpstate.isa import Fault, Profile
+from fpstate.isa.masks import ALL
 from fpstate.linux.boot import boot
 from fpstate.linux.kernel import KERNEL, Cpu, Fpstate, Guest, Kernel, Sets, Task
+from fpstate.linux.machine.calls import CALLS, Answer
 from fpstate.linux.machine.event import Event, State, state_of
 from fpstate.linux.machine.hardware import ByteHardware, Instruction, Refused
 from fpstate.linux.machine.specification import ByteSpecification, Finding, NotPossible, Trace
@@ -20,7 +24,11 @@ from fpstate.linux.policy import Policy
 from fpstate.linux.steps import STEPS, Assumptions, Step, World
 
 __all__ = [
+    "CALLS",
+    "KNOWN",
     "MOST",
+    "OBJECTS",
+    "Answer",
     "ByteHardware",
     "ByteSpecification",
     "Event",
@@ -32,8 +40,13 @@ __all__ = [
     "Trace",
 ]
 
-MOST = 64
+KNOWN: Final[dict[str, Step]] = STEPS | CALLS
+"""Every step and call by name."""
+MOST: Final = 64
 """CPUs or tasks of one machine."""
+_TASKS: Final = frozenset({"task", "other"})
+OBJECTS: Final = _TASKS | {"cpu"}
+"""Parameters that are numbers of CPUs and tasks."""
 
 
 class Machine:
@@ -46,6 +59,7 @@ class Machine:
         hw, spec: what executes, and what is held against it.
         record: whether steps say what they did; without, they are several times as fast and say findings alone.
         events: the steps taken so far; nothing where *record* is False.
+        answer: what the last call was told; None if the last step was no call.
     """
 
     def __init__(
@@ -78,6 +92,7 @@ class Machine:
         self.world = World(kernel=made, cpus=processors, tasks=slots, spec=self.spec, assumptions=assumptions)
         self.record = record
         self.events: list[Event] = []
+        self.answer: Answer | None = None
 
     def _task(self, kernel: Kernel, number: int, *, vcpu: bool) -> Task:
         task = Task(number, Fpstate(f"task {number}"), mode=KERNEL, need_fpu_load=1)
@@ -96,24 +111,25 @@ class Machine:
         """Take the step called *name*.
 
         Args:
-            name: of `STEPS`.
-            params: numbers of what it takes of ``cpu``, ``task`` and ``other``.
+            name: of `KNOWN`.
+            params: numbers of what it takes of ``cpu``, ``task`` and ``other``; of a call, its arguments too.
 
         Raises:
             UsageError: there is no such step, or its parameters are others.
             NotPossible: it cannot be taken as things are.
         """
-        step = STEPS.get(name)
+        step = KNOWN.get(name)
         if step is None:
-            raise UsageError(f"there is no step {name[:40]!r}", cure=f"steps are {', '.join(STEPS)}")
+            raise UsageError(f"there is no step {name[:40]!r}", cure=f"steps are {', '.join(KNOWN)}")
         self._check(step, params)
         numbers = tuple(params[kind] for kind in step.parameters)
         if not self.record:
-            return Event(name, params, tuple(self.take(step, numbers)))
+            return Event(name, params, tuple(self.take(step, numbers)), answer=self.answer)
         self.hw.log, self.spec.traces = [], []
         try:
             findings = tuple(self.take(step, numbers))
-            event = Event(name, params, findings, tuple(self.hw.log), tuple(self.spec.traces), self.state())
+            log, traces = tuple(self.hw.log), tuple(self.spec.traces)
+            event = Event(name, params, findings, log, traces, self.state(), self.answer)
         finally:
             self.hw.log = self.spec.traces = None
         self.events.append(event)
@@ -129,13 +145,17 @@ class Machine:
         spec.step = step.name
         spec.found = found = []
         chosen = [
-            world.cpus[n] if kind == "cpu" else world.tasks[n] for kind, n in zip(step.parameters, numbers, strict=True)
+            world.cpus[n] if kind == "cpu" else world.tasks[n] if kind in _TASKS else n
+            for kind, n in zip(step.parameters, numbers, strict=True)
         ]
+        self.answer = None
         try:
-            step.run(world, *chosen)
+            told = step.run(world, *chosen)
+            self.answer = told if isinstance(told, Answer) else None
         except Fault as fault:
             found.append(Finding(f"FAULT: {fault.rule.id}", str(fault)))
         except Refused as refusal:
+            self.answer = Answer(refusal.finding.effect) if step.name in CALLS else None
             found.append(Finding(f"REFUSED: {refusal.finding.rule.id}", str(refusal)))
         return found
 
@@ -151,6 +171,10 @@ class Machine:
         for name, value in params.items():
             if name not in step.parameters:
                 raise UsageError(f"{step.name} has the unknown parameter {name!r}", cure=takes)
+            if name not in OBJECTS:
+                if not 0 <= value <= ALL:
+                    raise UsageError(f"{step.name}: {name} must be a number of 64 bits, not {value!r}")
+                continue
             kind, most = ("cpu", len(self.world.cpus)) if name == "cpu" else ("task", len(self.world.tasks))
             if not 0 <= value < most:
                 raise UsageError(f"{step.name}: {name} must be the number of a {kind}, 0 to {most - 1}, not {value!r}")

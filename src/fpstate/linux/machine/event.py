@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Fpstate, Task
 from fpstate.linux.machine.area import Area
+from fpstate.linux.machine.calls import Answer
 from fpstate.linux.machine.hardware import ByteHardware, Instruction
 from fpstate.linux.machine.specification import ByteSpecification, Finding, Trace, label
 from fpstate.linux.machine.values import component
@@ -107,6 +108,7 @@ class Event:
         findings: what must not be.
         instructions, traces: what ran and which tracepoints were passed, in order; empty where nothing is recorded.
         state: the machine after it; None where nothing is recorded.
+        answer: what a call was told; None of a step.
     """
 
     step: str
@@ -115,6 +117,13 @@ class Event:
     instructions: tuple[Instruction, ...] = ()
     traces: tuple[Trace, ...] = ()
     state: State | None = None
+    answer: Answer | None = None
+
+    @property
+    def arguments(self) -> str:
+        """The parameters in words; large numbers in hexadecimal."""
+        words = [(name, f"{value:#x}" if value >= 1024 else str(value)) for name, value in self.params.items()]
+        return " ".join(f"{name}={value}" for name, value in words)
 
 
 def state_of(world: World, hw: ByteHardware, spec: ByteSpecification) -> State:

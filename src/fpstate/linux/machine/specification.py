@@ -239,6 +239,12 @@ class ByteSpecification:
         self._hold("BUF", f"the child of {before.name} gets", before, data)
         self._pass_on(child, owner, image, data)
 
+    def moves(self, source: Guest, target: Guest) -> None:
+        """*target* goes on as *source*, whose vCPU must not run any more."""
+        owner = self.owners[target] = self.owners[source]
+        owner.name = f"guest {target.number}"
+        self.adopt(source)
+
     def new_ssp(self, child: Task) -> bytes:
         """See `fpstate.linux.kernel.hardware.Specification`."""
         owner = self.owners[child]

@@ -10,6 +10,7 @@ from typing import Final
 
 from fpstate.cpu.host import read_host
 from fpstate.errors import CannotTell
+from fpstate.linux import abi
 from fpstate.linux.observe.fact import Observation, Probe, why
 from fpstate.linux.observe.libc import demand, libc
 
@@ -19,9 +20,9 @@ _NR_ARCH_PRCTL: Final = 158  # <asm/unistd_64.h>; glibc has no wrapper that musl
 _AT_MINSIGSTKSZ: Final = 51  # <linux/auxvec.h>
 _QUESTIONS: Final = {
     # fact: (option, its name, first kernel that has it), <asm/prctl.h>
-    "xcomp_supp": (0x1021, "ARCH_GET_XCOMP_SUPP", "5.16"),
-    "xcomp_perm": (0x1022, "ARCH_GET_XCOMP_PERM", "5.16"),
-    "xcomp_guest_perm": (0x1024, "ARCH_GET_XCOMP_GUEST_PERM", "5.17"),
+    "xcomp_supp": (abi.ARCH_GET_XCOMP_SUPP, "ARCH_GET_XCOMP_SUPP", "5.16"),
+    "xcomp_perm": (abi.ARCH_GET_XCOMP_PERM, "ARCH_GET_XCOMP_PERM", "5.16"),
+    "xcomp_guest_perm": (abi.ARCH_GET_XCOMP_GUEST_PERM, "ARCH_GET_XCOMP_GUEST_PERM", "5.17"),
 }
 
 

@@ -24,6 +24,7 @@ from typing import Final, NoReturn, Self
 
 from fpstate.cpu.host import OSXSAVE, read_host
 from fpstate.errors import CannotTell
+from fpstate.linux.abi import ARCH_GET_XCOMP_SUPP
 from fpstate.linux.observe import guest
 from fpstate.linux.observe.child import Answer, asked_of_helper
 from fpstate.linux.observe.fact import FAILURES, why
@@ -48,7 +49,6 @@ _ROUNDS: Final = 20
 _BUFFER_KB: Final = "64"
 _CLONE_NEWNS: Final = 0x20000  # <linux/sched.h>
 _MS_REC_PRIVATE: Final = 1 << 14 | 1 << 18  # <linux/mount.h>
-_ARCH_GET_XCOMP_SUPP: Final = 0x1021  # <asm/prctl.h>
 
 
 def read_events(text: str) -> list[Event]:
@@ -163,7 +163,7 @@ def _switch() -> None:
 def _trace_guest(instance: _Instance, name: str, task: int | None) -> int:
     """Run a guest and return the XCOMP_BV of its fpstate."""
     try:
-        arch_prctl(_ARCH_GET_XCOMP_SUPP)
+        arch_prctl(ARCH_GET_XCOMP_SUPP)
     except OSError as error:
         raise CannotTell("Linux before 5.16 swaps the guest's state without an event") from error
     with open_kvm() as device:
