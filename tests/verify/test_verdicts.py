@@ -10,8 +10,9 @@ import pytest
 from fpstate import cpu_by_name, policy
 from fpstate.linux.boot import boot
 from fpstate.linux.kernel import Cpu, Kernel, Task
+from fpstate.linux.policy import shipped
 from fpstate.linux.steps import STEPS, Assumptions
-from fpstate.verify.check import Report, subjects, verify
+from fpstate.verify.check import Report, _key, subjects, verify
 from fpstate.verify.induction import prove
 from fpstate.verify.invariants import invariants
 from fpstate.verify.model import Model, Subject, build
@@ -162,3 +163,15 @@ def test_a_policy_of_ones_own_is_verified_like_the_shipped_ones() -> None:
     result = verify(SPR, own, CET_S)
     assert result.verdict == "proven"
     assert "host-sss off" in result.needs
+
+
+def test_policies_share_an_outcome_only_where_their_models_are_the_same() -> None:
+    models: dict[tuple[object, ...], tuple[str, object]] = {}
+    for name, each in shipped().items():
+        for kind, _, subject in subjects(boot(SPR, each), Assumptions()):
+            for focus in ("task0", "guest0"):
+                made = build(subject, Shape(1, 2, 1), focus, invariants)
+                content = made.variables, made.initial, made.commands, made.checks, made.stopped, made.invariants
+                other, known = models.setdefault(_key(subject, kind.name, focus), (name, content))
+                assert content == known, f"{kind.name}, {focus}: {name} is not {other}"
+    assert len(models) < 80  # of about 140

@@ -29,6 +29,7 @@ from fpstate.verify.question import DEFAULT_SHAPE, METHODS, Method, Options, Sha
 from fpstate.verify.result import Failure, Outcome, Run, Taken
 
 if TYPE_CHECKING:
+    from fpstate.verify.induction import Induction
     from fpstate.verify.search import Found
 
 __all__ = [
@@ -124,10 +125,11 @@ class Report:
 
 
 class _Memory:
-    """Models already checked in this process."""
+    """Models already checked in this process, and proofs already tried."""
 
     def __init__(self) -> None:
         self.outcomes: dict[tuple[object, ...], Outcome] = {}
+        self.inductions: dict[tuple[object, ...], Induction] = {}
 
 
 _MEMORY: Final = _Memory()
@@ -157,10 +159,12 @@ def _lowest(mask: int) -> int:
 
 def _key(subject: Subject, *rest: object) -> tuple[object, ...]:
     """Return what decides about the model of *subject*: of a policy the rules alone that the component meets."""
-    rules: tuple[object, ...] = ()
+    policy = subject.policy
+    rules: tuple[object, ...] = (policy.switch_marks_next,)
+    if subject.sets.pkru:
+        rules += (policy.copies_pkru_always,)
     if subject.sets.dynamic:
-        policy = subject.policy
-        rules = (
+        rules += (
             policy.kvm_drops_xfd,
             policy.permission_keeps_supervisor,
             policy.sigreturn_initialises_dynamic,
@@ -199,6 +203,11 @@ class _Job:
         """What decides about its outcome."""
         return _key(self.subject, self.focus, self.shape, self.method)
 
+    @property
+    def group(self) -> tuple[object, ...]:
+        """What it has in common with the models of other contexts."""
+        return _key(self.subject, self.shape, self.method)
+
 
 Progress = Callable[[str, "Found"], None]
 
@@ -223,7 +232,7 @@ def prepare(
         policies: those that it will be called with.
         options: as it will have them.
         workers: processes.
-        done: called with how many models are checked, of how many.
+        done: called with how many groups of models are checked, of how many.
     """
     configs = [boot(cpu, policy) for policy in policies]
     jobs: dict[tuple[object, ...], _Job] = {}
@@ -234,16 +243,24 @@ def prepare(
                     jobs.setdefault(job.key, job)
     if workers < 2 or len(jobs) < 2:
         return
+    groups: dict[tuple[object, ...], list[_Job]] = {}
+    for job in jobs.values():
+        groups.setdefault(job.group, []).append(job)
     # The long ones first, so that no process is left alone with one at the end.
-    ordered = sorted(jobs.values(), key=lambda job: job.name not in _LARGE)
+    ordered = sorted(groups.values(), key=lambda group: (group[0].name not in _LARGE, group[0].method == "proof"))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        running = {pool.submit(_check, job, None): job for job in ordered}
+        running = {pool.submit(_check_all, group): group for group in ordered}
         for count, future in enumerate(as_completed(running), 1):
-            key = running[future].key
-            _MEMORY.outcomes[key] = outcome = future.result()
-            if options.cached:
-                cache.save(key, outcome)
+            for job, outcome in zip(running[future], future.result(), strict=True):
+                _MEMORY.outcomes[job.key] = outcome
+                if options.cached:
+                    cache.save(job.key, outcome)
             done(count, len(running))
+
+
+def _check_all(jobs: Sequence[_Job]) -> list[Outcome]:
+    """Check models that share a proof."""
+    return [_check(job, None) for job in jobs]
 
 
 def _jobs(config: BootConfig, options: Options) -> Iterator[tuple[ComponentClass, _Job]]:
@@ -291,11 +308,14 @@ def _check(job: _Job, progress: Progress | None) -> Outcome:
 
 
 def _prove(job: _Job, outcome: Outcome) -> None:
-
-    from fpstate.verify.induction import prove  # noqa: PLC0415  z3, which kept outcomes do without
-
     focus = "guest0" if job.focus.startswith("guest") else "task0"
-    induction = prove(job.subject, focus, thorough=job.method != "proof")
+    thorough = job.method != "proof"
+    key = _key(job.subject, focus, thorough)
+    if key not in _MEMORY.inductions:
+        from fpstate.verify.induction import prove  # noqa: PLC0415  z3, which kept outcomes do without
+
+        _MEMORY.inductions[key] = prove(job.subject, focus, thorough=thorough)
+    induction = _MEMORY.inductions[key]
     outcome.proven, outcome.failures = induction.proven, induction.failures
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import llvmlite.binding as llvm
 import numpy as np
 
-from fpstate.errors import UsageError
 from fpstate.verify.expr import Expr
 from fpstate.verify.model import Command, Model
 from fpstate.verify.search import Broken, Found, Limits, Run, command_of
@@ -28,6 +27,8 @@ from fpstate.verify.views import learned, smaller, views
 __all__ = ["search_compiled"]
 
 _BLOCK: Final = 512
+_FEW: Final = 150_000
+"""States of a model that are visited as they are."""
 _GROUP: Final = 8
 """Bits of a state that are renamed by one look into a table."""
 Progress = Callable[[Found], None]
@@ -41,7 +42,7 @@ class _Code:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(text)
-        machine = llvm.Target.from_default_triple().create_target_machine(opt=2, cpu=llvm.get_host_cpu_name())
+        machine = llvm.Target.from_default_triple().create_target_machine(opt=0, cpu=llvm.get_host_cpu_name())
         self._engine = llvm.create_mcjit_compiler(module, machine)
         self._engine.finalize_object()
         kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * arrays, ctypes.c_int64)
@@ -105,10 +106,6 @@ def _most(model: Model, f: Field) -> int:
     if rest in {"curr", "fpregs_owner_ctx"}:
         return model.shape.tasks
     return model.shape.cpus if rest == "last_cpu" else f.mask
-
-
-class _MendedError(Exception):
-    """A place mattered after all; the search begins again."""
 
 
 class _Liveness:
@@ -213,22 +210,36 @@ class _Search:
         self.levels: list[tuple[int, int]] = []
         self.found = Found()
         self.first: dict[str, tuple[State, int]] = {}
-
-    def again(self) -> None:
-        """Begin again."""
-        self.visited, self.levels, self.found, self.first = Visited(self.words), [], Found(), {}
-        if self.liveness is not None:
-            self.liveness.forget()
+        self.mended = False
 
     def run(self) -> Found:
+        """Return what was found, once nothing has turned out to matter that was left out."""
         started = time.perf_counter()
+        while True:
+            self._go()
+            if not self.mended:
+                break
+            self.visited, self.levels, self.found, self.first = Visited(self.words), [], Found(), {}
+            self.mended = False
         found = self.found
+        found.broken = [Broken(name, self._run_to(name, way)) for name, way in sorted(self._ways().items())]
+        found.seconds = time.perf_counter() - started
+        return found
+
+    def _go(self) -> None:
+        """Visit level after level, from the initial state."""
+        found = self.found
+        if self.liveness is not None:
+            self.liveness.forget()
         initial = np.array(self._canonical(self.model.initial), np.uint64)
         self.visited.add(initial, 1)
         begin, end = 0, 1
+        started = time.perf_counter()
         while True:
             self.levels.append((begin, end))
             self._level(begin, end)
+            if self.mended:
+                break
             found.states, found.seconds = self.visited.count, time.perf_counter() - started
             found.memory = max(found.memory, self.visited.memory)
             begin, end = end, self.visited.count
@@ -243,9 +254,6 @@ class _Search:
                 self.progress(found)
             if self.limits.states is not None and found.states > self.limits.states:
                 break
-        found.broken = [Broken(name, self._run_to(name, *self.first[name])) for name in sorted(self.first)]
-        found.seconds = time.perf_counter() - started
-        return found
 
     def _blocks(self, begin: int, end: int) -> Iterator[Words]:
         """Yield the states numbered *begin* to *end*, a block at a time."""
@@ -275,17 +283,12 @@ class _Search:
             self.visited.add(self.out, count)
 
     def _reduced(self, block: Words, count: int) -> int:
-        """Put what is visited in their place in place of the successors of a block; return how many there are.
-
-        Raises:
-            _MendedError: a place matters that was left out.
-        """
+        """Put what is visited in their place in place of the successors of a block; return how many there are."""
         if self.liveness is not None:
             size = len(block) // self.words
             self.liveness.begin(block, size)
             count = self.liveness.settle(self.out, count, self.tags)
-            if self.liveness.mend(block, size):
-                raise _MendedError
+            self.mended |= self.liveness.mend(block, size)
         if self.symmetry is not None:
             self.symmetry.reduce(self.out, count)
         return count
@@ -309,11 +312,18 @@ class _Search:
 
     # -- from levels to a run ------------------------------------------------------------------------------------------
 
-    def _run_to(self, name: str, state: State, level: int) -> Run:
-        """Return a run to *state* of *level*, and behind it the command that breaks the claim, if it does."""
-        way = [state]
-        for begin, end in reversed(self.levels[:level]):
-            way.append(self._predecessor(way[-1], begin, end))
+    def _ways(self) -> dict[str, list[State]]:
+        """Return for each claim that is broken the states on a shortest way to where it is, the last one first."""
+        ways = {name: [state] for name, (state, _) in self.first.items()}
+        for level in range(max((level for _, level in self.first.values()), default=0), 0, -1):
+            through = [way for name, way in ways.items() if self.first[name][1] >= level]
+            before = self._predecessors({way[-1] for way in through}, *self.levels[level - 1])
+            for way in through:
+                way.append(before[way[-1]])
+        return ways
+
+    def _run_to(self, name: str, way: list[State]) -> Run:
+        """Return a run along *way*, and behind it the command that breaks the claim, if it does."""
         now = dict(self.model.initial)
         commands, states = [], [now]
         for goal in reversed(way[:-1]):
@@ -323,22 +333,28 @@ class _Search:
         last = self._breaking(name, now)
         return Run(tuple(commands) if last is None else (*commands, last), tuple(states))
 
-    def _predecessor(self, state: State, begin: int, end: int) -> State:
-        ignored = np.zeros(max(1, len(self.claims)), np.int64)
+    def _predecessors(self, goals: set[State], begin: int, end: int) -> dict[State, State]:
+        """Return for each of *goals* a state, of those numbered *begin* to *end*, from which it is one step away."""
+        found: dict[State, State] = {}
         for block in self._blocks(begin, end):
-            if self._leads_to(block, state, ignored):
+            for goal in self._reached(block, goals - found.keys()):
                 for i in range(0, len(block), self.words):
-                    if self._leads_to(block[i : i + self.words], state, ignored):
-                        return tuple(int(word) for word in block[i : i + self.words])
+                    if self._reached(block[i : i + self.words], {goal}):
+                        found[goal] = tuple(int(word) for word in block[i : i + self.words])
+                        break
+            if len(found) == len(goals):
+                return found
         raise AssertionError("a state on a level has no predecessor on the level before")
 
-    def _leads_to(self, block: Words, state: State, ignored: Any) -> bool:
+    def _reached(self, block: Words, goals: set[State]) -> list[State]:
+        """Return those of *goals* that are a step away from a state of a block."""
         if self.liveness is not None:
             self.liveness.forget()
+        ignored = np.zeros(max(1, len(self.claims)), np.int64)
         count = self.code(len(block) // self.words, block, self.out, ignored, self.tags)
         count = self._reduced(block, count)
         reached = self.out[: count * self.words].reshape(count, self.words)
-        return bool((reached == np.array(state, np.uint64)).all(axis=1).any())
+        return [goal for goal in goals if (reached == np.array(goal, np.uint64)).all(axis=1).any()]
 
     def _towards(self, now: dict[str, int], goal: State) -> tuple[Command, dict[str, int]]:
         """Return a command that leads to *goal*, and the state after it."""
@@ -369,20 +385,23 @@ def _value(e: Expr, values: Mapping[str, int]) -> int:
     return {"and": a & b, "or": a | b, "xor": a ^ b, "eq": int(a == b), "lt": int(a < b)}[e.op]
 
 
-def search_compiled(model: Model, limits: Limits, progress: Progress | None = None) -> Found:
+def search_compiled(model: Model, limits: Limits, progress: Progress | None = None, *, probe: bool = False) -> Found:
     """Visit every state of *model* with compiled code.
 
+    Args:
+        model: the transition system.
+        limits: what the search may take.
+        progress: called after every level.
+        probe: visit a model of few states as it is, for to find out which places matter would take longer.
+
     Raises:
-        UsageError: a state does not fit into two words, or has too many fields to tell which places matter.
+        UsageError: a state does not fit into two words.
     """
     small = None
     if limits.liveness and any(v.data for v in model.variables):
+        if probe and (limits.states is None or limits.states > _FEW):
+            found = _Search(model, replace(limits, states=_FEW), progress, None).run()
+            if found.complete or (limits.stop and found.broken):
+                return found
         small = smaller(model)
-        if small is None:
-            raise UsageError("the compiled search cannot tell which places of this model matter", cure="use NumPy's")
-    searching = _Search(model, limits, progress, small)
-    while True:
-        try:
-            return searching.run()
-        except _MendedError:
-            searching.again()
+    return _Search(model, limits, progress, small).run()

@@ -27,8 +27,6 @@ __all__ = ["Broken", "Engine", "Found", "Limits", "Run", "command_of", "search"]
 
 Engine = Literal["auto", "numpy", "compiled"]
 _BLOCK: Final = 1 << 15
-_LARGE, _LARGE_REDUCED = 4, 8
-"""CPUs times tasks of a model for which compiled code pays, without reductions and with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,20 +418,13 @@ def search(
         UsageError: a state does not fit into the words that the engine has for it.
     """
     limits = limits or Limits()
-    if engine == "compiled" or (engine == "auto" and _worth_compiling(model, limits)):
+    if engine == "compiled" or (engine == "auto" and _worth_compiling(model)):
         from fpstate.verify.compiled import search_compiled  # noqa: PLC0415  it needs Numba
 
-        return search_compiled(model, limits, progress)
+        return search_compiled(model, limits, progress, probe=engine == "auto")
     return _Search(model, limits, progress).run()
 
 
-def _worth_compiling(model: Model, limits: Limits) -> bool:
-    """Tell whether the model is large enough for compiled code to pay, and is one that it can do."""
-    reduced = limits.symmetry or limits.liveness
-    if model.shape.cpus * model.shape.tasks < (_LARGE_REDUCED if reduced else _LARGE):
-        return False
-    if importlib.util.find_spec("numba") is None:
-        return False
-    from fpstate.verify.views import smaller  # noqa: PLC0415  it builds models
-
-    return not limits.liveness or smaller(model) is not None
+def _worth_compiling(model: Model) -> bool:
+    """Tell whether the model is large enough for compiled code to pay, and whether that can be had."""
+    return model.shape.cpus * model.shape.tasks > 1 and importlib.util.find_spec("numba") is not None
