@@ -9,7 +9,7 @@ import pytest
 from fpstate import cpu_by_name, policy
 from fpstate.errors import UsageError
 from fpstate.isa import Capabilities, Memory, Processor, execute
-from fpstate.linux.abi import FP_XSTATE_MAGIC1
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
 from fpstate.linux.kernel import Cpu, Kernel, Task
 from fpstate.linux.machine import Event, Instruction, Machine, NotPossible
 from fpstate.linux.machine.hardware import PKRU_DEFAULT
@@ -268,7 +268,7 @@ def test_a_signal_frame_says_what_it_holds() -> None:
     frame = m.hw.xsave_to_user(m.world.cpus[0], m.world.tasks[0].own)
     assert int.from_bytes(frame.data[464:468], "little") == FP_XSTATE_MAGIC1
     assert frame.xstate_bv == m.config.user.default_features
-    assert len(frame.data) == m.config.user.default_size
+    assert frame.data[m.config.user.default_size :] == FP_XSTATE_MAGIC2.to_bytes(4, "little")
 
 
 def test_the_handler_starts_with_initial_registers() -> None:

@@ -350,7 +350,7 @@ class NeverSaves(Kernel):
 )
 def test_a_broken_kernel_is_found_by_both(kernel: type[Kernel], bit: int, focus: str, found: str) -> None:
     machine, twin = pair("linux-6.18", bit, focus, kernel)
-    assert found in wander(machine, twin, chance(5), 2_500)
+    assert found in wander(machine, twin, chance(6), 2_500)
 
 
 def test_a_guest_only_value_that_a_load_leaves_behind_reaches_a_host_that_uses_it() -> None:
