@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import pytest
 
-from corpus import corpus_files
+from corpus import MISSING, corpus_folder
 from fpstate import cpu as cpus
-from fpstate.errors import UsageError
 from fpstate.isa import Profile
 from fpstate.isa.profile import find as find_profile
 from fpstate.linux.machine import Machine
@@ -19,9 +20,8 @@ from fpstate.linux.machine.calls import Calls
 from fpstate.linux.policy import find
 from fpstate.xfeatures import AVX, AVX512, LEGACY, PKRU, SSE, bits
 
-__all__ = ["RECORDINGS", "Recording", "StoppedChild"]
+__all__ = ["CHILD", "PARENT", "STATES", "Recording", "StoppedChild", "recorded"]
 
-RECORDINGS = corpus_files("realkernel/*.json")
 PARENT, CHILD = 0, 1
 
 STATES = {
@@ -55,9 +55,12 @@ class Recording:
         self.user: dict[str, list[str]] = self.record["userspace"]
 
     def lines(self, key: str) -> list[str]:
-        if not self.user.get(key):
-            pytest.skip(f"this boot did not record {key}")
         return self.user[key]
+
+    @property
+    def judges(self) -> bool:
+        """Whether the machine can do the same: no boot that died before user space, no kernel that uses FXSAVE."""
+        return bool(self.record["reached_init"]) and "x86/fpu: Enabled xstate" in " ".join(self.record["boot_lines"])
 
     def numbers(self, key: str) -> dict[str, int]:
         """Return every ``name=hex`` of the lines of *key*, later ones first; sizes are decimal."""
@@ -85,14 +88,35 @@ class Recording:
         return find_profile("bochs-amd" if self.record["cpu_model"] == "ryzen" else "bochs")
 
     def machine(self, **options: Any) -> Machine:
-        cpu = cpus.load(str(self.path))
-        shape: dict[str, Any] = {"cpus": 1, "tasks": 3, "vcpus": 0}
-        try:
-            return Machine(
-                cpu, find("linux-6.18"), profile=self.profile, cmdline=self.record["cmdline"], **(shape | options)
-            )
-        except UsageError as why:
-            pytest.skip(f"the machine has no kernel without XSAVE, nor one that panics: {why}")
+        """Return the machine: one CPU, two tasks and a slot."""
+        shape: dict[str, Any] = {"cpus": 1, "tasks": 3, "vcpus": 0, "cmdline": self.record["cmdline"]}
+        return Machine(cpus.load(str(self.path)), find("linux-6.18"), profile=self.profile, **(shape | options))
+
+
+@cache
+def _recordings() -> list[Recording]:
+    folder = corpus_folder()
+    paths = sorted(folder.glob("realkernel/*.json")) if folder else []
+    return [recording for recording in map(Recording, paths) if recording.judges]
+
+
+def recorded(key: str, names: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Parametrize a test over the recordings that have lines of *key*, with each of *names* in its place of *key*."""
+    if corpus_folder() is None:
+        missing = pytest.mark.skip(reason=MISSING)
+        return pytest.mark.parametrize(
+            ("real", "name") if names else ("real",),
+            [pytest.param(*((None, None) if names else (None,)), marks=missing, id="no-corpus")],
+        )
+    if not names:
+        found = [pytest.param(each, id=each.name) for each in _recordings() if each.user.get(key)]
+        assert found, f"no recording has {key}"
+        return pytest.mark.parametrize("real", found)
+    cases = [(each, name) for name in names for each in _recordings() if each.user.get(key.format(name))]
+    assert cases, f"no recording has {key}"
+    return pytest.mark.parametrize(
+        ("real", "name"), [pytest.param(each, name, id=f"{each.name}-{name}") for each, name in cases]
+    )
 
 
 class StoppedChild:
@@ -107,6 +131,7 @@ class StoppedChild:
         self.step("switch_from_idle", cpu=0, task=PARENT)
         self.step("exit_to_user_mode", cpu=0, task=PARENT)
         self.left = self._left_by_libc()
+        self.events: list[str] = []
 
     def step(self, name: str, **params: int) -> list[str]:
         """Take a step; return its tracepoints as the recorder prints them, the pointer replaced by the task."""
@@ -119,6 +144,15 @@ class StoppedChild:
     def _left_by_libc(self) -> bytes:
         """The registers of a child that wrote nothing: recorded, but where there is no recording initial ones."""
         return self.recording.image("PTRACE.none.hex", self.size)
+
+    @property
+    def mxcsr_counts(self) -> int:
+        """SSE, where a child that changed MXCSR alone has it in use though the manual says no (SDM 13.6).
+
+        MXCSR counts for XSAVEC and XSAVES.  Bochs counts it for XSAVEOPT as well.
+        """
+        bochs = self.machine.hw.profile.name.startswith("bochs")
+        return SSE if bochs and not self.machine.config.compacted else 0
 
     def fork(self) -> list[str]:
         """The parent, with SSE in use, forks and waits; the child starts to run."""

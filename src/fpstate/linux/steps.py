@@ -372,6 +372,7 @@ def shstk_setup(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.cet_user != 0 or w.kernel.sets.projected, "the kernel must manage CET_U")
     w.kernel.fpregs_lock_and_load(cpu, task)
+    task.shstk = True
     w.spec.writes(cpu, task, w.kernel.sets.cet_user)
 
 

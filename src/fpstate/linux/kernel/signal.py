@@ -66,7 +66,7 @@ class Signal(Xstate):
         self.fpregs_mark_activate(cpu, task)
 
     def initialise_the_rest(self, cpu: Cpu, task: Task, brought: int) -> None:
-        """What the frame did not bring becomes initial, PKRU too: of the task's components, or of all that there are."""
+        """What the frame did not bring becomes initial, PKRU too: of the task's components, or of all there are."""
         everything = self.user_features(task)
         if self.policy.sigreturn_initialises_dynamic:
             everything |= self.sets.user_restore

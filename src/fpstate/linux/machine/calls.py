@@ -78,24 +78,29 @@ class Calls:
         return bytes(frame.data)
 
     def rt_sigreturn(self, cpu: int, task: int, frame: bytes) -> int:
-        """rt_sigreturn(2) of a 64-bit frame: return 0, or SIGSEGV (__fpu_restore_sig() and its caller)."""
+        """Return from a signal by *frame*, of a 64-bit program: 0, or SIGSEGV (__fpu_restore_sig() and its caller)."""
         c, t = self._cpu(cpu), self._task(task)
         self.machine.world.in_syscall(c, t)
-        kernel = self.machine.world.kernel
-        found = check_xstate_in_sigframe(frame, t.fpstate.user_size)
-        fx_only = found is not None
-        xrestore = LEGACY if fx_only else int.from_bytes(frame[_XFEATURES], "little")
-        try:
-            if found is not None and found.effect == "SIGSEGV":
-                raise Fault("page-read", found.detail)
-            kernel.restore_fpregs_from_user(c, t, self._image(frame), xrestore, fx_only=fx_only)
-        except Fault:
-            kernel.fpu_restore_sig_failed(c, t)
+        if not self._restored(c, t, frame):
+            self.machine.world.kernel.fpu_restore_sig_failed(c, t)
             return int(signal.SIGSEGV)
         return 0
 
+    def _restored(self, cpu: Cpu, task: Task, frame: bytes) -> bool:
+        found = check_xstate_in_sigframe(frame, task.fpstate.user_size)
+        if found is not None and found.effect == "SIGSEGV":
+            return False
+        fx_only = found is not None
+        xrestore = LEGACY if fx_only else int.from_bytes(frame[_XFEATURES], "little")
+        kernel = self.machine.world.kernel
+        try:
+            kernel.restore_fpregs_from_user(cpu, task, self._image(frame), xrestore, fx_only=fx_only)
+        except Fault:
+            return False
+        return True
+
     def sigaltstack(self, task: int, size: int) -> int:
-        """sigaltstack(2): return 0 or an errno."""
+        """Give *task* an alternate signal stack of *size* bytes: return 0 or an errno."""
         return self.machine.world.kernel.do_sigaltstack(self._task(task), size)
 
     # -- arch_prctl ------------------------------------------------------------------------------------------------

@@ -158,8 +158,8 @@ class ByteHardware:
     def xsave_to_user(self, cpu: Cpu, fpstate: Fpstate) -> Area:
         """xsave_to_user_sigframe(), and save_xstate_epilog(), which writes the words around it.
 
-        What XSAVE does not write is what stood on the user's stack before: zeros here.  Tiles that are not in use are not
-        written either (fpu/signal.c, XFEATURE_MASK_SIGFRAME_INITOPT).
+        What XSAVE does not write is what stood on the user's stack before: zeros here.  Tiles that are not in use are
+        not written either (fpu/signal.c, XFEATURE_MASK_SIGFRAME_INITOPT).
         """
         area = self.areas.user(fpstate.user_size + MAGIC2_SIZE)
         mask = fpstate.user_xfeatures
@@ -306,21 +306,24 @@ class ByteHardware:
         """Write zeros over the components of *mask*."""
         fpstate.image.zero(mask)
 
+    @property
+    def largest_sigframe(self) -> int:
+        """get_sigframe_size(): what AT_MINSIGSTKSZ says."""
+        return max_sigframe(self.config.user.max_size, xsave=True)
+
     def altstack_too_small(self, task: Task, mask: int) -> bool:
         """validate_sigaltstack(): no room for a frame whose image has *mask*; without a stack nothing is too small."""
-        largest = max_sigframe(self.config.user.max_size, xsave=True)
-        needed = largest - self.config.user.max_size + self.user_size(mask)
+        needed = self.largest_sigframe - self.config.user.max_size + self.user_size(mask)
         return 0 < task.sas_size < needed
 
     def sigframe_size(self, mask: int) -> int:
         """The size that an alternate stack must exceed."""
-        largest = max_sigframe(self.config.user.max_size, xsave=True)
-        return largest - fpu_part(self.config.user.max_size, xsave=True) + self.user_size(mask)
+        return self.largest_sigframe - fpu_part(self.config.user.max_size, xsave=True) + self.user_size(mask)
 
     @property
     def strict_sas_size(self) -> bool:
         """From the command line."""
-        return self.config.parameters.strict_sas_size
+        return bool(self.config.parameters.strict_sas_size)
 
     def to_user(self, fpstate: Fpstate, mask: int, pkru: int, *, always: bool) -> Area:
         """copy_xstate_to_uabi_buf(): *pkru* is shown if the image's XSTATE_BV has PKRU, or *always*.
