@@ -1,9 +1,10 @@
 """Real children of the running kernel, with known registers: what it shows of them and takes back.
 
-This is a program of its own: `run` starts it and hands it jobs as JSON.  Each job forks a child that loads its registers
-with one XRSTOR, enters the kernel by kill(2), and saves them with one XSAVE once it is back.  Between the two, user code
-is a few bytes of machine code; so is the signal handler, which copies its frame out and a changed one in.  Sources: the
-System V x86-64 ABI; Linux ``<asm/unistd_64.h>``, ``<asm/sigcontext.h>``, ``<asm/ucontext.h>``, ``<linux/elf.h>``.
+This is a program of its own: `run` starts it and hands it jobs as JSON.  Each job forks a child that loads its
+registers with one XRSTOR, enters the kernel by kill(2), and saves them with one XSAVE once it is back.  Between the
+two, user code is a few bytes of machine code; so is the signal handler, which copies its frame out and a changed one
+in.  Sources: the System V x86-64 ABI; Linux ``<asm/unistd_64.h>``, ``<asm/sigcontext.h>``, ``<asm/ucontext.h>``,
+``<linux/elf.h>``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run"]
+__all__ = ["MXCSR_BEFORE", "SLOT", "run"]
+
+MXCSR_BEFORE = 0x1FBF
+"""MXCSR of every child before it loads its registers: all exception flags, which arithmetic does not clear."""
 
 SLOT = 1 << 14
 """Bytes for an image."""
@@ -54,6 +58,7 @@ GO = bytes.fromhex(
     "dbe3"  #       fninit
     "c3"  #         ret
 )
+LDMXCSR = bytes.fromhex("f30f1efa0fae17c3")  # endbr64; ldmxcsr [rdi]; ret
 RESTORER = bytes.fromhex("b80f0000000f05")  # mov eax, 15: rt_sigreturn; syscall
 
 
@@ -85,8 +90,8 @@ class Program:
         self.at = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         self.code = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.code))
-        self.go, self.handler, self.restorer = start, start + 256, start + 512
-        for at, code in ((0, GO), (256, handler(self.at, frame)), (512, RESTORER)):
+        self.go, self.handler, self.restorer, self.ldmxcsr = (start + 256 * i for i in range(4))
+        for at, code in ((0, GO), (256, handler(self.at, frame)), (512, RESTORER), (768, LDMXCSR)):
             self.code[at : at + len(code)] = code
         refused = self.libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(mmap.PAGESIZE), 5)
         if refused:
@@ -115,6 +120,8 @@ class Program:
         changed = bytes.fromhex(job.get("change") or "")
         self.put(FRAME_IN, changed)
         self.put(COUNT, len(changed).to_bytes(8, "little"))
+        before = ctypes.c_uint32(MXCSR_BEFORE)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.ldmxcsr)(ctypes.addressof(before))
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -187,7 +194,7 @@ class Program:
             if not cores:
                 pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii").strip()
                 return {"why_not": f"no core was left: core_pattern is {pattern!r}, or RLIMIT_CORE forbids it"}
-            return {"notes": {str(kind): data.hex() for kind, data in notes(cores[0].read_bytes())}}
+            return {str(kind): data.hex() for kind, data in notes(cores[0].read_bytes())}
 
     def altstack(self, job: dict[str, Any]) -> dict[str, Any]:
         """The errno of sigaltstack(2) with a stack of ``size`` bytes."""

@@ -1,7 +1,7 @@
 """The machine does what the kernel that runs here does: signal frames, regsets, refused images, core notes.
 
-A real child loads its registers with XRSTOR and enters this kernel (tests/live.py); the machine is built from this CPU's
-CPUID and from this kernel's release.  What is compared is bytes.
+A real child loads its registers with XRSTOR and enters this kernel (tests/live.py); the machine is built from this
+CPU's CPUID and from this kernel's release.  What is compared is bytes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from fpstate.errors import FpstateError
 from fpstate.isa import Memory, execute
 from fpstate.linux.abi import MAGIC2_SIZE
 from fpstate.linux.machine import Machine
-from fpstate.linux.machine.calls import NT_PRFPREG, Calls
+from fpstate.linux.machine.calls import NT_PRFPREG, NT_X86_XSAVE_LAYOUT, Calls
 from fpstate.linux.observe import cmdline, kernel_release
 from fpstate.linux.policy import for_release
 from fpstate.xfeatures import AVX, LEGACY, PKRU, SSE, XTILE, XTILEDATA, bits
-from tampered import FRAMES, TAMPERED, bv
+from tampered import FRAMES, TAMPERED, bv, u64
 
 TASK = 0
 IMAGE_AT = 1 << 20
+CHILDREN = 40
+"""Enough that in one of them no component counts as in use by chance."""
 
 
 @cache
@@ -122,9 +124,25 @@ def do(name: str, loaded: bytes, **more: Any) -> dict[str, Any]:
     return answer
 
 
+def undisturbed(loaded: bytes) -> dict[str, Any]:
+    """Return the regsets of one of several children: the one in which the fewest components were in use.
+
+    Under a hypervisor a component may count as in use that holds nothing but zeros.  On a Zen 4 that was SSE, in no
+    child of most programs and in six of ten of some.
+    """
+    mask, _, frame = facts()
+    answers = live.run(mask, frame, [{"do": "ptrace", "image": loaded.hex()}] * CHILDREN)
+    if "why_not" in answers[0]:
+        pytest.skip(str(answers[0]["why_not"]))
+    return min(answers, key=lambda answer: u64(bytes.fromhex(answer["before"]), 512).bit_count())
+
+
 def in_kernel(loaded: bytes) -> Calls:
-    """The machine's task loads the same and is in the kernel."""
+    """The machine's task was saved with the MXCSR that children start with, loads the same and is in the kernel."""
     made = calls()
+    made.xrstor(0, TASK, image(SSE, mxcsr=live.MXCSR_BEFORE), components())
+    for step in ("enter_kernel", "switch_to_idle", "switch_from_idle", "exit_to_user_mode"):
+        made.machine.step(step, cpu=0, task=TASK)
     made.xrstor(0, TASK, loaded, components())
     made.machine.step("enter_kernel", cpu=0, task=TASK)
     return made
@@ -189,7 +207,7 @@ def test_a_changed_frame_is_taken_or_refused_and_leaves_these_registers(name: st
 
 @pytest.mark.parametrize("name", STATES)
 def test_every_byte_of_a_stopped_childs_regset(name: str) -> None:
-    real = do("ptrace", state(name))
+    real = undisturbed(state(name))
     error, mine = stopped(state(name)).getregset(TASK)
     assert (error, len(mine)) == (0, len(real["before"]) // 2)
     assert_same(mine, real["before"])
@@ -197,13 +215,27 @@ def test_every_byte_of_a_stopped_childs_regset(name: str) -> None:
 
 @pytest.mark.parametrize("name", STATES)
 def test_every_byte_of_a_stopped_childs_fxsave_regset(name: str) -> None:
-    real = do("ptrace", state(name))
+    real = undisturbed(state(name))
     assert_same(stopped(state(name)).getregset(TASK, NT_PRFPREG)[1], real["fx"])
+
+
+def test_a_regset_shows_an_older_mxcsr_where_avx_is_in_use_and_sse_is_not() -> None:
+    # XSAVEC and XSAVES write MXCSR with SSE alone; copy_xstate_to_uabi_buf() copies it with SSE or AVX.
+    loaded = state("component-2")
+    if not calls().machine.config.compacted:
+        pytest.skip("this kernel saves in the standard format")
+    _, mine = stopped(loaded).getregset(TASK)
+    real = bytes.fromhex(undisturbed(loaded)["before"])
+    assert mine[24:28] == real[24:28] == live.MXCSR_BEFORE.to_bytes(4, "little") != loaded[24:28]
+
+
+def length_odd(whole: bytes) -> bytes:
+    return whole[:-1]
 
 
 @pytest.mark.parametrize("name", [*TAMPERED, "length-odd"])
 def test_a_debuggers_image_is_taken_or_refused_and_read_back(name: str) -> None:
-    change = TAMPERED.get(name, lambda whole: whole[:-1])
+    change = TAMPERED.get(name, length_odd)
     made = stopped(state("all"))
     handed_in = change(made.getregset(TASK)[1])
     real = do("ptrace", state("all"), change=handed_in.hex())
@@ -232,12 +264,11 @@ def test_mxcsr_of_a_debuggers_image_counts_by_the_components_beside_it(mask: int
 # -- core dumps, alternate stacks, permissions ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["none", "all"])
-def test_the_notes_of_a_core(name: str) -> None:
-    real = do("core", state(name))["notes"]
-    notes = in_kernel(state(name)).coredump(0, TASK)
-    if str(0x205) not in real:  # NT_X86_XSAVE_LAYOUT came with Linux 6.12
-        notes.pop(0x205)
+def test_the_notes_of_a_core() -> None:
+    real = do("core", state("all"))
+    notes = in_kernel(state("all")).coredump(0, TASK)
+    if str(NT_X86_XSAVE_LAYOUT) not in real:  # it came with Linux 6.12
+        notes.pop(NT_X86_XSAVE_LAYOUT)
     ours = {str(kind): data.hex() for kind, data in notes.items()}
     assert {kind: real.get(kind) for kind in ours} == ours
 

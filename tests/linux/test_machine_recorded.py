@@ -13,7 +13,7 @@ from itertools import groupby
 
 from fpstate.linux.abi import MAGIC2_SIZE
 from fpstate.linux.machine.calls import NT_PRFPREG, NT_X86_SHSTK, NT_X86_XSAVE_LAYOUT, NT_X86_XSTATE
-from fpstate.xfeatures import LEGACY, SSE, XTILE
+from fpstate.xfeatures import LEGACY, XTILE
 from recorded import CHILD, PARENT, STATES, Recording, StoppedChild, recorded
 from tampered import FRAMES, TAMPERED, bv, u64
 

@@ -340,7 +340,7 @@ class ByteHardware:
             value = source.component(bit)
             if value is not None:
                 area.put(bit, value)
-        if source.xstate_bv & (SSE | AVX):
+        if shown & (SSE | AVX):
             area.data[24:32] = source.data[24:32]
         if shown & _PKRU:
             self._show_pkru(area, pkru)
