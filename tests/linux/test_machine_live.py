@@ -229,6 +229,19 @@ def test_a_regset_shows_an_older_mxcsr_where_avx_is_in_use_and_sse_is_not() -> N
     assert mine[24:28] == real[24:28] == live.MXCSR_BEFORE.to_bytes(4, "little") != loaded[24:28]
 
 
+def test_a_debugger_that_sets_sse_and_writes_back_what_it_read_brings_the_older_mxcsr_back() -> None:
+    loaded = state("component-2")
+    if not calls().machine.config.compacted:
+        pytest.skip("this kernel saves in the standard format")
+    made = stopped(loaded)
+    handed_in = bv(lambda old: old | SSE)(made.getregset(TASK)[1])
+    real = do("ptrace", loaded, change=handed_in.hex())
+    assert made.setregset(TASK, handed_in) == real["errno"] == 0
+    made.machine.step("switch_from_idle", cpu=0, task=TASK)
+    made.machine.step("exit_to_user_mode", cpu=0, task=TASK)
+    assert saved(made)[24:28] == bytes.fromhex(real["out"])[24:28] == live.MXCSR_BEFORE.to_bytes(4, "little")
+
+
 def length_odd(whole: bytes) -> bytes:
     return whole[:-1]
 

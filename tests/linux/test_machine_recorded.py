@@ -15,7 +15,7 @@ from fpstate.linux.abi import MAGIC2_SIZE
 from fpstate.linux.machine.calls import NT_PRFPREG, NT_X86_SHSTK, NT_X86_XSAVE_LAYOUT, NT_X86_XSTATE
 from fpstate.xfeatures import LEGACY, XTILE
 from recorded import CHILD, PARENT, STATES, Recording, StoppedChild, recorded
-from tampered import FRAMES, TAMPERED, bv, u64
+from tampered import FRAMES, TAMPERED, u64
 
 ENODEV = 19
 SIGILL, SIGSEGV = 4, 11
@@ -259,6 +259,19 @@ def test_a_shadow_stack_is_not_in_a_debuggers_image(real: Recording) -> None:
     assert child.calls.getregset(CHILD)[1].hex(" ", 8) == seen.hex(" ", 8)
 
 
+@recorded("SHSTK.sigframe")
+def test_a_shadow_stack_is_not_in_a_signal_frame(real: Recording) -> None:
+    shown = real.numbers("SHSTK.sigframe")
+    child = StoppedChild(real)
+    child.fork()
+    child.step("enter_kernel", cpu=0, task=CHILD)
+    child.step("shstk_setup", cpu=0, task=CHILD)
+    child.step("exit_to_user_mode", cpu=0, task=CHILD)
+    child.load(CHILD, "none")
+    child.step("enter_kernel", cpu=0, task=CHILD)
+    assert frame_words(child.calls.signal(0, CHILD)).items() <= shown.items()
+
+
 # -- PTRACE_SETREGSET -------------------------------------------------------------------------------------------------
 
 
@@ -281,15 +294,6 @@ def test_a_debuggers_image_is_taken_or_refused_and_read_back(real: Recording, na
     mxcsr = int.from_bytes(after[24:28], "little")
     said = f"{name} ret={-1 if error else 0} errno={error} then get=0 xstate_bv={u64(after, 512):x}"
     assert line == f"{said} mxcsr={mxcsr:x} ymmh3={ymmh3:x} pkru={pkru:x}"
-
-
-@recorded("SETREG")
-def test_what_a_debugger_left_of_a_child_is_what_runs(real: Recording) -> None:
-    child = stopped_in(real, "all")
-    _, image = child.calls.getregset(CHILD)
-    assert child.calls.setregset(CHILD, bv(lambda old: old & ~1)(image)) == 0
-    child.resume()
-    assert bytes(child.machine.world.cpus[0].regs.legacy[32:160]) == bytes(128)
 
 
 # -- rt_sigreturn -----------------------------------------------------------------------------------------------------
@@ -477,6 +481,12 @@ def test_a_frame_after_release_has_room_for_tiles_and_says_that_they_are_initial
     child.calls.xrstor(0, CHILD, bytes(child.size), XTILE)
     child.step("enter_kernel", cpu=0, task=CHILD)
     assert frame_words(child.calls.signal(0, CHILD)).items() <= shown.items()
+
+
+@recorded("AMX.prctl.used")
+def test_use_of_tiles_changes_no_permission(real: Recording) -> None:
+    child = with_tiles(real)
+    assert prctl(real, "AMX.prctl.used") == [child.calls.permissions(CHILD), child.calls.permissions(CHILD, guest=True)]
 
 
 @recorded("AMX.SIGFRAME.forked")

@@ -313,6 +313,7 @@ def sigreturn_initial(w: World, cpu: Cpu, task: Task) -> None:
 def sigreturn_fx_only(w: World, cpu: Cpu, task: Task) -> None:
     """rt_sigreturn(2), 64-bit, of a frame without its magic words: x87 and SSE count, all else becomes initial."""
     w.in_syscall(cpu, task)
+    # To x87 and SSE this is what `sigreturn` is to any component, so that no class of the verifier is about them alone.
     legacy = w.kernel.user_features(task) & LEGACY
     w.spec.makes_initial_image(task, w.kernel.user_features(task) & ~legacy)
     image = w.spec.makes_image(task, legacy)
