@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from functools import cache
 from typing import Any
 
@@ -40,6 +41,8 @@ def why_not() -> str | None:
     try:
         calls()
         (answer,) = live.run(1, 8, [{"do": "altstack", "size": 1 << 20}])
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr).strip().rpartition("\n")[2]
     except (FpstateError, OSError, ImportError) as error:
         return str(error)
     return answer.get("why_not")
