@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from fpstate import cpu_by_name, policy
 from fpstate.errors import UsageError
 from fpstate.isa import Capabilities, Memory, Processor, execute
-from fpstate.linux.abi import FP_XSTATE_MAGIC1
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, user_abi
 from fpstate.linux.kernel import Cpu, Kernel, Task
 from fpstate.linux.machine import Event, Instruction, Machine, NotPossible
 from fpstate.linux.machine.hardware import PKRU_DEFAULT
+from fpstate.linux.machine.userspace import UserSpace
 from fpstate.linux.machine.values import Ledger, Owner, component, put
 from fpstate.linux.steps import Assumptions
 from fpstate.xfeatures import AVX, LEGACY, PKRU, XTILEDATA, bits
@@ -268,7 +270,7 @@ def test_a_signal_frame_says_what_it_holds() -> None:
     frame = m.hw.xsave_to_user(m.world.cpus[0], m.world.tasks[0].own)
     assert int.from_bytes(frame.data[464:468], "little") == FP_XSTATE_MAGIC1
     assert frame.xstate_bv == m.config.user.default_features
-    assert len(frame.data) == m.config.user.default_size
+    assert frame.data[m.config.user.default_size :] == FP_XSTATE_MAGIC2.to_bytes(4, "little")
 
 
 def test_the_handler_starts_with_initial_registers() -> None:
@@ -276,6 +278,31 @@ def test_the_handler_starts_with_initial_registers() -> None:
     take(m, *RUNNING, "user_writes 0 0", "enter_kernel 0 0", "setup_sigframe 0 0")
     assert registers(m, 0, 2) == bytes(256)
     assert m.hw.rdpkru(m.world.cpus[0]) == PKRU_DEFAULT
+
+
+def test_a_frame_without_its_magic_brings_x87_and_sse_and_initialises_the_rest() -> None:
+    m = machine()
+    event = take(m, *RUNNING, "user_writes 0 0", "enter_kernel 0 0", "sigreturn_fx_only 0 0", "exit_to_user_mode 0 0")
+    assert event.findings == ()
+    assert registers(m, 0, 1) != bytes(256)
+    assert registers(m, 0, 2) == bytes(256)
+    assert registers(m, 0, PKRU) == bytes(4)
+
+
+def test_with_strict_sas_size_every_alternate_stack_must_hold_a_frame() -> None:
+    m = machine(cmdline="strict_sas_sizeon")
+    smallest = user_abi(m.config).altstack_min
+    calls = UserSpace(m)
+    assert smallest > 2048
+    assert calls.sigaltstack(0, smallest - 1) == errno.ENOMEM
+    assert calls.sigaltstack(0, smallest) == 0
+
+
+def test_an_alternate_stack_is_inherited_and_goes_with_exec() -> None:
+    m = machine()
+    assert UserSpace(m).sigaltstack(0, 4096) == 0
+    take(m, "switch_from_idle 1 2", "exit 1 2", "switch_from_idle 0 0", "fork 0 0 2", "exec 0 0")
+    assert [m.world.tasks[n].sas_size for n in (0, 2)] == [0, 4096]
 
 
 def test_a_debugger_cannot_change_supervisor_components() -> None:

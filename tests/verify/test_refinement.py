@@ -350,10 +350,10 @@ class NeverSaves(Kernel):
     ],
 )
 def test_a_broken_kernel_is_found_by_both(kernel: type[Kernel], bit: int, focus: str, found: str) -> None:
-    machine, twin = pair("linux-6.18", bit, focus, kernel)
-    assert found in wander(machine, twin, chance(5), 2_500)
+    walks = (wander(*pair("linux-6.18", bit, focus, kernel), chance(seed), 2_500) for seed in range(10))
+    assert any(found in walk for walk in walks)
 
 
 def test_a_guest_only_value_that_a_load_leaves_behind_reaches_a_host_that_uses_it() -> None:
-    machine, twin = pair("linux-6.18", 12, "task2", RestoresByTheBuffer)
-    assert "ISO-RUN" in wander(machine, twin, chance(7), 4000)
+    walks = (wander(*pair("linux-6.18", 12, "task2", RestoresByTheBuffer), chance(seed), 1_500) for seed in range(10))
+    assert any("ISO-RUN" in walk for walk in walks)

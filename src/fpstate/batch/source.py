@@ -191,6 +191,8 @@ def _by_value(m: Machine) -> bool:
 def _scan(m: Machine, slots: list[Slot]) -> Lines:
     """Set ``xinuse``, without what XFD disables."""
     yield f"xinuse = {_BEFORE[m.profile.xinuse]}"
+    if m.profile.bndregs_tracked:
+        yield "xinuse &= complement(BIT3) | (used[i] if used.size else u64(0))"
     if m.disabled:
         yield f"xinuse &= u64({masks.complement(m.disabled):#x})  # XFD"
     if not _by_value(m):
@@ -426,9 +428,10 @@ def _update(m: Machine, slots: list[Slot]) -> Lines:
         yield from _indent(loading)
         yield f"elif rfbm & BIT{bit}:"
         yield from _indent(resetting)
-    if m.profile.xinuse in _AFTER:
+    after = "sticky" if m.profile.bndregs_tracked else m.profile.xinuse
+    if after in _AFTER:
         yield "if used.size:"
-        yield f"    used[i] = {_AFTER[m.profile.xinuse]}"
+        yield f"    used[i] = {_AFTER[after]}"
 
 
 def _standard_header(allowed: int) -> list[str]:

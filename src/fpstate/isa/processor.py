@@ -40,6 +40,8 @@ _XMM_ZERO: Final = bytes(256)
 
 NOT_TRACKED: Final = frozenset({"mxcsr", "lbr_depth"})
 """Registers that XINUSE is not about."""
+BNDREGS: Final = 1 << 3
+"""The bound registers of MPX."""
 CONTROL: Final = ("xcr0", "xss", "xfd", "xfd_err", "s_cet", "interrupt_ssp_table", "fcs", "fds")
 """The control state that is a number and no part of a component."""
 
@@ -220,7 +222,8 @@ class Processor(_Modes):
         """Return XINUSE of *components*, by the profile; XFD is not looked at."""
         how = self.profile.xinuse
         if how == "always":
-            return components
+            untracked = components & ~BNDREGS if self.profile.bndregs_tracked else components
+            return untracked | self.used & components
         if how == "sticky":
             return self._sticky(components)
         mask = self._sticky(components) if how == "tracked" else 0
@@ -251,6 +254,8 @@ class Processor(_Modes):
             self.used = self.used & ~rfbm | loaded | (self._out_of_reach() & rfbm if self.mode != 64 else 0)
         elif how == "tracked":
             self.used &= ~rfbm
+        elif self.profile.bndregs_tracked:
+            self.used = self.used & ~rfbm | loaded
 
     def _out_of_reach(self) -> int:
         """Return the components that hold something in registers which exist in 64-bit mode only."""

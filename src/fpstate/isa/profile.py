@@ -25,6 +25,7 @@ class Profile:
     models: tuple[tuple[int, int, int], ...]
     xinuse: Literal["by-value", "tracked", "sticky", "always"]
     xinuse_by_mode: bool
+    bndregs_tracked: bool
     modified: bool
     x87_pointers: Literal["always", "pending", "unwritten"]
     pointer_bits: int

@@ -17,7 +17,16 @@ from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
 from fpstate.xfeatures import AVX, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
 
-__all__ = ["MXCSR_USERS", "RULES", "SOFTWARE", "Finding", "check_kvm", "check_ptrace", "check_sigreturn"]
+__all__ = [
+    "MXCSR_USERS",
+    "RULES",
+    "SOFTWARE",
+    "Finding",
+    "check_kvm",
+    "check_ptrace",
+    "check_sigreturn",
+    "check_xstate_in_sigframe",
+]
 
 SOFTWARE: Final = 464
 """Offset of ``struct _fpx_sw_bytes``: magic1, extended_size, xfeatures, xstate_size."""
@@ -235,16 +244,24 @@ def check_sigreturn(
         user_size: bytes of its image.
         mxcsr_mask: the bits that MXCSR has.
     """
+    found = check_xstate_in_sigframe(image, user_size)
+    if found is not None and found.effect == "fx-only":
+        return _bad_mxcsr("sigreturn-mxcsr", image, mxcsr_mask) or found
+    if found is not None:
+        return found
+    (features,) = struct.unpack_from("<Q", image, SOFTWARE + 8)
+    return _bad_for_xrstor(image, caps, xcr0, features & user_xfeatures, mxcsr_mask)
+
+
+def check_xstate_in_sigframe(image: bytes, user_size: int) -> Finding | None:
+    """Return the first rule that the software bytes around a frame's image break: what the kernel itself looks at."""
     if len(image) < LEGACY_SIZE:
         return _finding("sigreturn-read", f"the frame has {len(image)} bytes of {LEGACY_SIZE}")
-    magic1, extended, features, xstate_size = struct.unpack_from("<IIQI", image, SOFTWARE)
+    magic1, extended, _, xstate_size = struct.unpack_from("<IIQI", image, SOFTWARE)
     found = _bad_software_bytes(magic1, extended, xstate_size, user_size)
     if found is None and len(image) < user_size + MAGIC2_SIZE:
         return _finding("sigreturn-read", f"the frame has {len(image)} bytes of {user_size + MAGIC2_SIZE}")
-    found = found or _bad_magic2(image, xstate_size)
-    if found is not None:
-        return _bad_mxcsr("sigreturn-mxcsr", image, mxcsr_mask) or found
-    return _bad_for_xrstor(image, caps, xcr0, features & user_xfeatures, mxcsr_mask)
+    return found or _bad_magic2(image, xstate_size)
 
 
 def _bad_for_xrstor(image: bytes, caps: Capabilities, xcr0: int, rfbm: int, mxcsr_mask: int) -> Finding | None:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Guest, Kernel, Specification, Task
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
-from fpstate.xfeatures import AVX, SSE, XTILEDATA
+from fpstate.xfeatures import AVX, LEGACY, SSE, XTILEDATA
 
 __all__ = ["STEPS", "Assumptions", "Spec", "Step", "World", "step_of"]
 
@@ -339,6 +339,16 @@ def sigreturn_initial(w: World, cpu: Cpu, task: Task) -> None:
     w.kernel.restore_fpregs_from_user(cpu, task, image)
 
 
+def sigreturn_fx_only(w: World, cpu: Cpu, task: Task) -> None:
+    """rt_sigreturn(2), 64-bit, of a frame without its magic words: x87 and SSE count, all else becomes initial."""
+    w.in_syscall(cpu, task)
+    # To x87 and SSE this is what `sigreturn` is to any component, so that no class of the verifier is about them alone.
+    legacy = w.kernel.user_features(task) & LEGACY
+    w.spec.makes_initial_image(task, w.kernel.user_features(task) & ~legacy)
+    image = w.spec.makes_image(task, legacy)
+    w.kernel.restore_fpregs_from_user(cpu, task, image, legacy, fx_only=True)
+
+
 def sigreturn_faults(w: World, cpu: Cpu, task: Task) -> None:
     """rt_sigreturn(2): a page of the frame is missing; XRSTOR has changed some registers by then."""
     w.in_syscall(cpu, task)
@@ -392,6 +402,7 @@ def shstk_setup(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.cet_user != 0 or w.kernel.sets.projected, "the kernel must manage CET_U")
     w.kernel.fpregs_lock_and_load(cpu, task)
+    task.shstk = True
     w.spec.writes(cpu, task, w.kernel.sets.cet_user)
 
 
@@ -665,6 +676,7 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     setup_sigframe,
     sigreturn,
     sigreturn_initial,
+    sigreturn_fx_only,
     sigreturn_faults,
     sigreturn_ia32,
     sigreturn_refused,

@@ -105,6 +105,10 @@ class TagHardware:
         """XRSTOR from the frame."""
         self._load(cpu, image, self._bits(image), self.enabled(cpu) & mask)
 
+    def fxrstor_from_user(self, cpu: Cpu, image: Any) -> None:
+        """FXRSTOR from the frame: XSTATE_BV is not looked at, nor IA32_XFD."""
+        cpu.regs = where(self._has(LEGACY), image, cpu.regs)
+
     def partly_restored(self, cpu: Cpu, mask: int, *, own: Any) -> None:
         """Somebody else's registers are changed in part: they are nobody's.  PKRU always is the current task's."""
         if not self.sets.pkru and not own:
@@ -195,6 +199,21 @@ class TagHardware:
         fpstate.image = where(self._has(fpstate.user_xfeatures), image, fpstate.image)
         return image if self.sets.pkru else INITIAL
 
+    def to_user_fx(self, fpstate: Fpstate) -> Any:
+        """Copy out x87 and SSE."""
+        return where(self._has(LEGACY), fpstate.image, INITIAL)
+
+    def check_regset(self, image: Any) -> None:
+        """Images are whole."""
+
+    def component(self, fpstate: Fpstate, bit: int) -> Any:  # noqa: ARG002  bytes need it
+        """The tag of what is watched."""
+        return fpstate.image
+
+    def standard_places(self, mask: int) -> list[tuple[int, int, int]]:  # noqa: ARG002  bytes need it
+        """Tags lie nowhere."""
+        return []
+
     def in_user_image(self, image: Any, mask: int) -> Any:
         """XSTATE_BV of a user's image."""
         return self._bits(image) & mask
@@ -221,6 +240,15 @@ class TagHardware:
 
     def altstack_too_small(self, task: Task, mask: int) -> Any:  # noqa: ARG002  bytes need them
         """Alternate stacks are large enough, or none."""
+        return False
+
+    def sigframe_size(self, mask: int) -> int:  # noqa: ARG002  bytes need it
+        """Likewise."""
+        return 0
+
+    @property
+    def strict_sas_size(self) -> bool:
+        """Nobody asked for it."""
         return False
 
     def set_ssp(self, fpstate: Fpstate, cet_user: Any) -> None:

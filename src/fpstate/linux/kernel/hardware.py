@@ -28,6 +28,9 @@ class Hardware(Protocol):
     def xrstor_from_user(self, cpu: Cpu, image: Any, mask: int) -> None:
         """xrstor_from_user_sigframe(): load, or initialise, *mask* from a user's image."""
 
+    def fxrstor_from_user(self, cpu: Cpu, image: Any) -> None:
+        """fxrstor_from_user_sigframe(): load x87 and SSE from a user's image, whatever its header says."""
+
     def partly_restored(self, cpu: Cpu, mask: int, *, own: int) -> None:
         """An XRSTOR of *mask* from user memory faulted on its way; *own*: the registers held the task's state."""
 
@@ -86,7 +89,14 @@ class Hardware(Protocol):
         """Write zeros over the components of *mask* that the image's XSTATE_BV has; the field stays."""
 
     def altstack_too_small(self, task: Task, mask: int) -> Any:
-        """Whether the task has an alternate signal stack that a frame with *mask* would not fit on."""
+        """validate_sigaltstack(): whether the task has an alternate stack that a frame with *mask* would not fit on."""
+
+    def sigframe_size(self, mask: int) -> int:
+        """Bytes of the largest frame with user components of *mask*, as sigaltstack_size_valid() adds them up."""
+
+    @property
+    def strict_sas_size(self) -> bool:
+        """Whether ``strict_sas_size`` was given on the command line."""
 
     def to_user(self, fpstate: Fpstate, mask: int, pkru: Any, *, always: bool) -> Any:
         """copy_xstate_to_uabi_buf(): return the standard-format copy of the *mask* of an image.
@@ -96,6 +106,18 @@ class Hardware(Protocol):
 
     def from_user(self, fpstate: Fpstate, image: Any) -> Any:
         """copy_uabi_to_xstate(): take a standard-format image; return its PKRU, the initial value if it has none."""
+
+    def to_user_fx(self, fpstate: Fpstate) -> Any:
+        """copy_xstate_to_uabi_buf() with XSTATE_COPY_FX: return the 512 bytes of x87 and SSE."""
+
+    def check_regset(self, image: Any) -> None:
+        """ptrace_regset() and the first lines of xstateregs_set(): a whole image is needed."""
+
+    def component(self, fpstate: Fpstate, bit: int) -> Any:
+        """get_xsave_addr(): return the bytes of a component; None if the image has it in its initial configuration."""
+
+    def standard_places(self, mask: int) -> list[tuple[int, int, int]]:
+        """Return component, xstate_sizes[] and xstate_offsets[] of the extended components of *mask*, ascending."""
 
     def in_user_image(self, image: Any, mask: int) -> Any:
         """The part of *mask* that is set in the XSTATE_BV of a user's image."""

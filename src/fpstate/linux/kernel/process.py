@@ -46,10 +46,12 @@ class Process(Regset):
         child.pkru = self.hw.pkru_default if kernel_thread else self.hw.rdpkru(cpu)
         self.fpu_clone(cpu, parent, child, minimal=kernel_thread, new_stack=new_stack)
         child.lbr = self.hw.nothing
+        child.shstk, child.sas_size = parent.shstk, parent.sas_size
         child.mode = KERNEL
 
     def flush_thread(self, cpu: Cpu, task: Task) -> None:
         """execve(2)."""
+        task.shstk, task.sas_size = False, 0
         self.fpu_flush_thread(cpu, task)
 
     def exit_thread(self, cpu: Cpu, task: Task) -> None:

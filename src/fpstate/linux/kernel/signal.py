@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+from typing import Any, Final
 
 from fpstate.isa.rules import Fault
+from fpstate.linux.abi import MINSIGSTKSZ
 from fpstate.linux.kernel.state import Cpu, Task
 from fpstate.linux.kernel.xstate import Xstate
 
-__all__ = ["Signal"]
+__all__ = ["EVERYTHING", "Signal"]
+
+EVERYTHING: Final = -1
+"""What a frame brings whose software bytes name every component."""
 
 
 class Signal(Xstate):
@@ -31,27 +36,41 @@ class Signal(Xstate):
         """What a frame of *task* can bring in."""
         return task.fpstate.user_xfeatures & self.sets.user_maximum
 
-    def restore_fpregs_from_user(self, cpu: Cpu, task: Task, image: Any) -> None:
+    def restore_fpregs_from_user(
+        self, cpu: Cpu, task: Task, image: Any, xrestore: int = EVERYTHING, *, fx_only: bool = False
+    ) -> None:
         """The fast path of sigreturn, for 64-bit frames: straight from user memory.
 
+        Args:
+            cpu: where *task* is current.
+            task: whose frame it is.
+            image: the frame's.
+            xrestore: what the software bytes say that it brings.
+            fx_only: check_xstate_in_sigframe() found no extended state in it.
+
         Raises:
-            Fault: XRSTOR refused the image.
+            Fault: XRSTOR or FXRSTOR refused the image.
         """
-        mask = self.user_features(task)
+        brought = self.user_features(task) & xrestore
         self.xfd_update_state(cpu, task.fpstate)
         try:
-            self.hw.xrstor_from_user(cpu, image, mask)
+            if fx_only:
+                self.hw.fxrstor_from_user(cpu, image)
+            else:
+                self.hw.xrstor_from_user(cpu, image, brought)
         except Fault:
             self.restore_failed(cpu, task)
             raise
-        self.initialise_the_rest(cpu, task)
+        self.initialise_the_rest(cpu, task, brought)
         self.restore_supervisor(cpu, task)
         self.fpregs_mark_activate(cpu, task)
 
-    def initialise_the_rest(self, cpu: Cpu, task: Task) -> None:
-        """What the frame did not bring becomes initial: of the task's own components, or of all that there are."""
-        everything = self.sets.user_restore if self.policy.sigreturn_initialises_dynamic else self.user_features(task)
-        missing = everything & ~self.user_features(task)
+    def initialise_the_rest(self, cpu: Cpu, task: Task, brought: int) -> None:
+        """What the frame did not bring becomes initial, PKRU too: of the task's components, or of all there are."""
+        everything = self.user_features(task)
+        if self.policy.sigreturn_initialises_dynamic:
+            everything |= self.sets.user_restore
+        missing = everything & ~brought
         if missing:
             self.hw.xrstor(cpu, self.init_fpstate, missing)
 
@@ -90,3 +109,22 @@ class Signal(Xstate):
         """The slow path, where copy_uabi_to_xstate() refuses the header: initial registers, and SIGSEGV."""
         self.leave_registers(cpu, task)
         self.fpu_clear_user_states(cpu, task)
+
+    def fpu_restore_sig_failed(self, cpu: Cpu, task: Task) -> None:
+        """The end of fpu__restore_sig() where the image was refused: initial registers, and SIGSEGV."""
+        self.fpu_clear_user_states(cpu, task)
+
+    # -- alternate stacks: kernel/signal.c, arch/x86/kernel/signal.c ---------------------------------------------------
+
+    def do_sigaltstack(self, task: Task, size: int) -> int:
+        """sigaltstack(2) with a stack of *size* bytes; return 0 or an errno."""
+        if size < MINSIGSTKSZ or not self.sigaltstack_size_valid(task, size):
+            return errno.ENOMEM
+        task.sas_size = size
+        return 0
+
+    def sigaltstack_size_valid(self, task: Task, size: int) -> bool:
+        """Whether a frame with all that the process is permitted fits; without dynamic permission nobody asks."""
+        if size > self.hw.sigframe_size(task.state_perm):
+            return True
+        return not (self.hw.strict_sas_size or task.state_perm & self.sets.dynamic)

@@ -128,6 +128,8 @@ class Task:
         state_size, guest_size: ``__state_size`` of them.
         pkru: ``thread.pkru``.
         lbr: the buffer of its perf event's LBR call stack.
+        sas_size: bytes of its alternate signal stack, 0 for none.
+        shstk: ARCH_SHSTK_SHSTK in ``thread.features``.
         guest: the vCPU that it runs, or None.
     """
 
@@ -144,6 +146,8 @@ class Task:
     guest_size: int = 0
     pkru: Any = 0
     lbr: Any = None
+    sas_size: int = 0
+    shstk: bool = False
     guest: Guest | None = field(default=None)
 
     @property

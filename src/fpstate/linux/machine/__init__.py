@@ -74,10 +74,11 @@ class Machine:
         assumptions: Assumptions | None = None,
         profile: Profile | None = None,
         record: bool = True,
+        cmdline: str = "",
     ) -> None:
         _check_shape(cpus, tasks, vcpus)
         assumptions = assumptions or Assumptions()
-        self.config = boot(cpu, policy)
+        self.config = boot(cpu, policy, cmdline)
         if self.config.fate != "xsave":
             why = self.config.xsave_disabled or self.config.panic or "it has no XSAVE"
             raise UsageError(f"{policy.name} does not use XSAVE on {cpu.name}: {why}")

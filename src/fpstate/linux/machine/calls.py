@@ -55,6 +55,12 @@ def arch_prctl(w: World, cpu: Cpu, task: Task, option: int, value: int) -> Answe
     return Answer(value=stored) if stored is not None else _errno(failed)
 
 
+def sigaltstack(w: World, cpu: Cpu, task: Task, size: int) -> Answer:
+    """A program calls for an alternate signal stack of *size* bytes: ENOMEM if a frame would not fit on it."""
+    w.in_syscall(cpu, task)
+    return _errno(w.kernel.do_sigaltstack(task, size))
+
+
 # -- guests -----------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +239,7 @@ def _restore_xsave(w: World, _cpu: Cpu, _task: Task, guest: Guest, stream: Strea
 
 _FUNCTIONS: Final[tuple[Callable[..., Answer], ...]] = (
     arch_prctl,
+    sigaltstack,
     guest_xsetbv,
     guest_wrmsr_xss,
     guest_sets_ssp,

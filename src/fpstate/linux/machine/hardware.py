@@ -10,13 +10,13 @@ from fpstate import registers as regs
 from fpstate.isa import Capabilities, Processor, Profile, execute, rdmsr, wrmsr
 from fpstate.isa.control import IA32_XFD
 from fpstate.isa.masks import ALL, initialised, loaded
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, fpu_part, max_sigframe
 from fpstate.linux.config import BootConfig
-from fpstate.linux.copyin import SOFTWARE, Finding, check_ptrace
+from fpstate.linux.copyin import MXCSR_USERS, SOFTWARE, Finding, check_ptrace
 from fpstate.linux.kernel import Cpu, Fpstate, Guest, Sets, Task
 from fpstate.linux.machine.area import Area, Areas
 from fpstate.linux.machine.values import CET_U, PKRU_BYTES, Ledger, Owner, put
-from fpstate.xfeatures import AVX, AVX512, LEGACY, PKRU, SSE, XTILE, bits
+from fpstate.xfeatures import AVX, AVX512, LEGACY, LEGACY_SIZE, PKRU, SSE, XTILE, bits
 
 __all__ = ["PKRU_DEFAULT", "ByteHardware", "Instruction", "Refused"]
 
@@ -161,14 +161,19 @@ class ByteHardware:
             self.log.append(Instruction(cpu.number, name, operand, after=value))
 
     def xsave_to_user(self, cpu: Cpu, fpstate: Fpstate) -> Area:
-        """xsave_to_user_sigframe(), and the words around it (fpu/signal.c: XFEATURE_MASK_SIGFRAME_INITOPT)."""
-        area = self.areas.user(fpstate.user_size)
+        """xsave_to_user_sigframe(), and save_xstate_epilog(), which writes the words around it.
+
+        What XSAVE does not write is what stood on the user's stack before: zeros here.  Tiles that are not in use are
+        not written either (fpu/signal.c, XFEATURE_MASK_SIGFRAME_INITOPT).
+        """
+        area = self.areas.user(fpstate.user_size + MAGIC2_SIZE)
         mask = fpstate.user_xfeatures
         if self.sets.dynamic:
             mask &= cpu.regs.xinuse(mask) | ~XTILE
         self._saves(cpu, "xsave64", area, mask, "signal frame")
         words = (FP_XSTATE_MAGIC1, fpstate.user_size + MAGIC2_SIZE, fpstate.user_xfeatures, fpstate.user_size)
         struct.pack_into("<IIQI", area.data, SOFTWARE, *words)
+        struct.pack_into("<I", area.data, fpstate.user_size, FP_XSTATE_MAGIC2)
         area.xstate_bv |= LEGACY
         if self._has_pkru:
             self._show_pkru(area, self.rdpkru(cpu))
@@ -181,6 +186,11 @@ class ByteHardware:
     def xrstor_from_user(self, cpu: Cpu, image: Area, mask: int) -> None:
         """xrstor_from_user_sigframe()."""
         self._restores(cpu, "xrstor64", image, mask, "signal frame")
+
+    def fxrstor_from_user(self, cpu: Cpu, image: Area) -> None:
+        """fxrstor_from_user_sigframe()."""
+        execute(cpu.regs, "fxrstor64", image.memory, image.address)
+        self._note(cpu, "FXRSTOR64", "signal frame")
 
     def partly_restored(self, cpu: Cpu, mask: int, *, own: int) -> None:
         """Of the task's own registers none is reached before the fault; of another's they all are."""
@@ -302,25 +312,69 @@ class ByteHardware:
         """Write zeros over the components of *mask*."""
         fpstate.image.zero(mask)
 
-    def altstack_too_small(self, task: Task, mask: int) -> bool:  # noqa: ARG002  tasks have no alternate stack
-        """No task has one."""
-        return False
+    @property
+    def largest_sigframe(self) -> int:
+        """get_sigframe_size(): what AT_MINSIGSTKSZ says."""
+        return max_sigframe(self.config.user.max_size, xsave=True)
+
+    def altstack_too_small(self, task: Task, mask: int) -> bool:
+        """validate_sigaltstack(): no room for a frame whose image has *mask*; without a stack nothing is too small."""
+        needed = self.largest_sigframe - self.config.user.max_size + self.user_size(mask)
+        return 0 < task.sas_size < needed
+
+    def sigframe_size(self, mask: int) -> int:
+        """The size that an alternate stack must exceed."""
+        return self.largest_sigframe - fpu_part(self.config.user.max_size, xsave=True) + self.user_size(mask)
+
+    @property
+    def strict_sas_size(self) -> bool:
+        """From the command line."""
+        return bool(self.config.parameters.strict_sas_size)
 
     def to_user(self, fpstate: Fpstate, mask: int, pkru: int, *, always: bool) -> Area:
-        """copy_xstate_to_uabi_buf(): *pkru* is shown if the image's XSTATE_BV has PKRU, or *always*."""
+        """copy_xstate_to_uabi_buf(): *pkru* is shown if the image's XSTATE_BV has PKRU, or *always*.
+
+        A task's image fills the regset, which has room for every user component; a guest's what KVM_CAP_XSAVE2 says.
+        """
         source: Area = fpstate.image
         shown = (source.xstate_bv | (_PKRU if always else 0)) & fpstate.user_xfeatures & mask
-        area = self.areas.user(self.user_size(fpstate.user_xfeatures))
+        whole = self.user_size(fpstate.user_xfeatures) if fpstate.is_guest else self.config.user.max_size
+        area = self.areas.user(whole)
+        area.data[SOFTWARE : SOFTWARE + 8] = self.config.user.max_features.to_bytes(8, "little")
         area.xstate_bv = shown
         for bit in bits(shown):
             value = source.component(bit)
             if value is not None:
                 area.put(bit, value)
-        if source.xstate_bv & (SSE | AVX):
+        if shown & (SSE | AVX):
             area.data[24:32] = source.data[24:32]
         if shown & _PKRU:
             self._show_pkru(area, pkru)
         return area
+
+    def to_user_fx(self, fpstate: Fpstate) -> bytes:
+        """XSTATE_COPY_FX: the legacy region without software bytes."""
+        area = self.to_user(fpstate, LEGACY, 0, always=False)
+        return bytes(area.data[:SOFTWARE]) + bytes(LEGACY_SIZE - SOFTWARE)
+
+    def check_regset(self, image: Area) -> None:
+        """ptrace_regset() cuts what is too long, xstateregs_set() takes nothing shorter than the regset.
+
+        Raises:
+            Refused: it is shorter, or no multiple of 8 bytes.
+        """
+        found = check_ptrace(bytes(image.data), features=ALL, size=self.config.user.max_size, mxcsr_mask=ALL)
+        if found is not None and found.rule.id in {"ptrace-length", "ptrace-size"}:
+            raise Refused(found)
+
+    def component(self, fpstate: Fpstate, bit: int) -> bytes | bytearray | None:
+        """get_xsave_addr()."""
+        image: Area = fpstate.image
+        return image.component(bit)
+
+    def standard_places(self, mask: int) -> list[tuple[int, int, int]]:
+        """xstate_sizes[] and xstate_offsets[]."""
+        return [(bit, size, offset) for bit, offset, size in self.caps.standard(mask).slots]
 
     def from_user(self, fpstate: Fpstate, image: Area) -> int:
         """copy_uabi_to_xstate(): supervisor components stay.
@@ -339,8 +393,8 @@ class ByteHardware:
             value = image.component(bit)
             if value is not None:
                 target.put(bit, value)
-        if brought & (SSE | AVX):
-            target.data[24:28] = image.data[24:28]
+        if brought & MXCSR_USERS:  # the kernel's x87 component ends behind MXCSR_MASK
+            target.data[24:32] = image.data[24:32]
         target.xstate_bv = target.xstate_bv & self.caps.supervisor | brought
         value = image.component(PKRU) if self._has_pkru else None
         return int.from_bytes(value, "little") if value is not None else 0

@@ -184,7 +184,7 @@ class ByteSpecification:
         """See `fpstate.linux.steps.Spec`."""
         owner = self.owners[who]
         self._write(owner, mask)
-        area = self.hw.areas.user(self.hw.user_size(mask | LEGACY))
+        area = self._blank(who, mask)
         area.xstate_bv = mask
         for bit in self.bits(mask):
             area.put(bit, owner.newest[bit])
@@ -193,7 +193,12 @@ class ByteSpecification:
     def makes_initial_image(self, who: Task | Guest, mask: int) -> Area:
         """See `fpstate.linux.steps.Spec`."""
         self._reset(self.owners[who], mask)
-        return self.hw.areas.user(self.hw.user_size(mask | LEGACY))
+        return self._blank(who, mask)
+
+    def _blank(self, who: Task | Guest, mask: int) -> Area:
+        """Return an empty image with room for *mask*: a task's is as large as the regset, which takes no less."""
+        whole = self.hw.config.user.max_size if isinstance(who, Task) else self.hw.user_size(mask | LEGACY)
+        return self.hw.areas.user(whole)
 
     def forgets(self, who: Task | Guest, mask: int) -> None:
         """See `fpstate.linux.steps.Spec`."""
