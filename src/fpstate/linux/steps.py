@@ -5,7 +5,8 @@ protects (fpregs_lock(), or interrupts off).  Between any two steps a CPU may sw
 the other CPUs may do anything: that is preemption at every point where the kernel allows it.
 
 A step's docstring says what happens, its parameters which CPU and tasks take part.  It begins with what must hold for
-it to be possible; the rest is a call of the kernel, and what the specification learns.
+it to be possible; the rest is a call of the kernel, what the specification learns, and what the step must have come to
+(`World.ensures`): a kernel that does nothing leaks nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Guest, Kernel, Specification, Task
+from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Fpstate, Guest, Kernel, Specification, Task
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
 from fpstate.xfeatures import AVX, SSE, XTILEDATA
 
@@ -145,6 +146,31 @@ class World:
         self.spec.needs(cpu.curr == NULL, "the CPU must be idle")
         self.spec.needs(cpu.in_kernel_fpu == 0, "the kernel is using the FPU")
 
+    def ensures(self, condition: Any) -> None:
+        """After the step *condition* holds: that is what the step is for."""
+        self.spec.require("STEP", condition)
+
+    def switched(self, cpu: Cpu, prev: Task | None, succ: Task | None) -> None:
+        """After the step *succ* is on *cpu* in place of *prev*; None is the idle thread."""
+        self.ensures(cpu.curr == (NULL if succ is None else succ.ref))
+        if prev is not None:
+            self.ensures(prev.on_cpu == 0)
+        if succ is not None:
+            self.ensures(succ.on_cpu == 1)
+
+    def sized(self, fpstate: Fpstate) -> None:
+        """After the step the sizes of *fpstate* are those of its components."""
+        hw = self.kernel.hw
+        self.spec.require("P4", fpstate.size == hw.size(fpstate.xfeatures))
+        self.spec.require("P4", fpstate.user_size == hw.user_size(fpstate.user_xfeatures))
+
+    def grown(self, fpstate: Fpstate, error: int | None) -> None:
+        """After the step *fpstate* has the dynamic components, and user space sees them, unless *error* says no."""
+        dynamic = self.kernel.sets.dynamic
+        if error == 0:
+            self.ensures(fpstate.xfeatures & fpstate.user_xfeatures & dynamic == dynamic)
+            self.spec.require("P4", fpstate.user_size == self.kernel.hw.user_size(fpstate.user_xfeatures))
+
 
 # -- user mode --------------------------------------------------------------------------------------------------------
 
@@ -178,7 +204,9 @@ def handle_xfd_event(w: World, cpu: Cpu, task: Task) -> None:
     dynamic = w.kernel.sets.dynamic
     if dynamic:
         w.spec.needs(task.own.xfeatures & dynamic == 0, "it has the component already")
-        w.kernel.handle_xfd_event(cpu, task, dynamic)
+        error = w.kernel.handle_xfd_event(cpu, task, dynamic)
+        w.ensures((error == 0) == (task.state_perm & dynamic == dynamic))
+        w.grown(task.own, error)
     else:  # the component is not looked at, but what its arrival does to the others is
         w.spec.needs(w.kernel.sets.projected, "the CPU must have AMX")
         w.kernel.fpstate_realloc(cpu, task, 0, task.own.size, guest=False)
@@ -194,6 +222,7 @@ def exit_to_user_mode(w: World, cpu: Cpu, task: Task) -> None:
     """The kernel returns to user mode."""
     w.in_syscall(cpu, task)
     w.kernel.exit_to_user_mode(cpu, task)
+    w.ensures(task.mode == USER)
     w.spec.runs(cpu, task)
 
 
@@ -206,12 +235,14 @@ def context_switch(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.spec.needs(other.mode == KERNEL, "it must be in the kernel, ready to run")
     w.spec.needs(other.on_cpu == 0, "it must be on no CPU")
     w.kernel.context_switch(cpu, task, other)
+    w.switched(cpu, task, other)
 
 
 def switch_to_idle(w: World, cpu: Cpu, task: Task) -> None:
     """The task blocks, and nothing else is ready."""
     w.in_kernel(cpu, task)
     w.kernel.context_switch(cpu, task, None)
+    w.switched(cpu, task, None)
 
 
 def switch_from_idle(w: World, cpu: Cpu, task: Task) -> None:
@@ -220,6 +251,7 @@ def switch_from_idle(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.needs(task.mode == KERNEL, "it must be in the kernel, ready to run")
     w.spec.needs(task.on_cpu == 0, "it must be on no CPU")
     w.kernel.context_switch(cpu, None, task)
+    w.switched(cpu, None, task)
 
 
 def kernel_fpu_begin(w: World, cpu: Cpu, task: Task) -> None:
@@ -229,6 +261,7 @@ def kernel_fpu_begin(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.needs(task.mode == KERNEL, "it must be in the kernel")
     w.spec.needs(w.kernel.irq_fpu_usable(cpu), "the kernel is using the FPU already")
     w.kernel.kernel_fpu_begin(cpu, task)
+    w.ensures(cpu.in_kernel_fpu == 1)
     w.kernel.hw.kernel_code(cpu)
 
 
@@ -237,6 +270,7 @@ def kernel_fpu_begin_idle(w: World, cpu: Cpu) -> None:
     w.spec.needs(w.assumptions.softirq_fpu, "the kernel uses no FPU in softirqs")
     w.idle(cpu)
     w.kernel.kernel_fpu_begin(cpu, None)
+    w.ensures(cpu.in_kernel_fpu == 1)
     w.kernel.hw.kernel_code(cpu)
 
 
@@ -244,6 +278,7 @@ def kernel_fpu_end(w: World, cpu: Cpu) -> None:
     """The kernel gives the registers back."""
     w.spec.needs(cpu.in_kernel_fpu == 1, "the kernel is not using the FPU")
     w.kernel.kernel_fpu_end(cpu)
+    w.ensures(cpu.in_kernel_fpu == 0)
 
 
 def fpu_idle_fpregs(w: World, cpu: Cpu) -> None:
@@ -267,6 +302,11 @@ def fork(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(other.mode == FREE, "the child's slot must be free")
     w.kernel.copy_thread(cpu, task, other, new_stack=False)
+    w.ensures(other.mode == KERNEL)
+    w.sized(other.own)
+    if w.kernel.sets.dynamic:  # else there are no permissions but those of boot
+        w.ensures((other.state_perm == task.state_perm) & (other.state_size == task.state_size))
+        w.ensures((other.guest_perm == task.guest_perm) & (other.guest_size == task.guest_size))
 
 
 def exec_(w: World, cpu: Cpu, task: Task) -> None:
@@ -274,6 +314,11 @@ def exec_(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.has_no_vcpu(task), "its vCPU must be closed first")
     w.kernel.flush_thread(cpu, task)
+    sets, hw = w.kernel.sets, w.kernel.hw
+    w.sized(task.own)
+    w.ensures((task.own.xfeatures == sets.default) & (task.state_perm == sets.default))
+    w.ensures(task.guest_perm == sets.guest_default)
+    w.spec.require("P4", (task.state_size == hw.size(sets.default)) & (task.guest_size == hw.size(sets.guest_default)))
     w.spec.forgets(task, w.kernel.sets.maximum)
 
 
@@ -282,6 +327,8 @@ def exit_(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.has_no_vcpu(task), "its vCPU must be closed first")
     w.kernel.exit_thread(cpu, task)
+    w.switched(cpu, task, None)
+    w.ensures(task.mode == FREE)
     w.spec.ends(task)
 
 
@@ -382,16 +429,20 @@ def request_perm(w: World, cpu: Cpu, task: Task) -> None:
     """arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)."""
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.dynamic != 0, "the CPU must have AMX")
-    w.kernel.xstate_request_perm(task, XTILEDATA, guest=False)
+    error = w.kernel.xstate_request_perm(task, XTILEDATA, guest=False)
+    w.ensures(error == 0)
+    w.ensures(task.state_perm & w.kernel.sets.dynamic == w.kernel.sets.dynamic)
 
 
 def request_guest_perm(w: World, cpu: Cpu, task: Task) -> None:
     """arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)."""
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.dynamic != 0, "the CPU must have AMX")
-    before = task.guest_perm
-    w.kernel.xstate_request_perm(task, XTILEDATA, guest=True)
+    before, dynamic = task.guest_perm, w.kernel.sets.dynamic
+    error = w.kernel.xstate_request_perm(task, XTILEDATA, guest=True)
     w.spec.require("P18", (before & GUEST_PERM_LOCKED == 0) | (task.guest_perm == before))
+    w.ensures((error == 0) == (task.guest_perm & dynamic == dynamic))
+    w.ensures((before & GUEST_PERM_LOCKED != 0) | (task.guest_perm & dynamic == dynamic))
 
 
 # -- KVM --------------------------------------------------------------------------------------------------------------
@@ -403,8 +454,24 @@ def kvm_create_vcpu(w: World, cpu: Cpu, task: Task) -> None:
     guest = task.guest
     w.spec.needs(guest is not None and guest.exists == 0, "it must have no vCPU yet")
     if guest is not None:
+        _vzalloc(guest)
         w.kernel.kvm_create_vcpu(task, guest)
+        w.ensures((guest.exists == 1) & (guest.xfd_intercepted == 1) & (guest.uabi_size != 0))
+        _has_fpstate(w, guest.fpstate)
         w.spec.starts(guest)
+
+
+def _vzalloc(guest: Guest) -> None:
+    """A new vCPU's memory is zeroed; its image and features are made whatever was there before."""
+    fpstate = guest.fpstate
+    fpstate.allocated = fpstate.size = fpstate.user_size = fpstate.is_guest = guest.uabi_size = 0
+
+
+def _has_fpstate(w: World, fpstate: Fpstate) -> None:
+    """A new vCPU's fpstate is one of a guest, has what boot gives to every guest, and nothing that needs permission."""
+    w.ensures((fpstate.is_guest == 1) & (fpstate.xfeatures & w.kernel.sets.dynamic == 0))
+    w.ensures(w.kernel.hw.fits(fpstate.allocated, w.kernel.sets.guest_allocated))
+    w.sized(fpstate)
 
 
 def kvm_destroy_vcpu(w: World, cpu: Cpu, task: Task) -> None:
@@ -412,6 +479,7 @@ def kvm_destroy_vcpu(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     guest = w.vcpu(task)
     w.kernel.kvm_destroy_vcpu(guest)
+    w.ensures(guest.exists == 0)
     w.spec.ends(guest)
 
 
@@ -480,6 +548,7 @@ def kvm_arms_xfd(w: World, cpu: Cpu, task: Task) -> None:
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
     _set_xfd(w, cpu, task, w.kernel.guest_dynamic(guest))
+    w.ensures(guest.xfd_intercepted == 0)
     w.spec.disowns(guest, w.kernel.guest_dynamic(guest))
 
 
@@ -487,7 +556,9 @@ def kvm_disarms_xfd(w: World, cpu: Cpu, task: Task) -> None:
     """The guest clears IA32_XFD; the write exits, and KVM carries it out."""
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
+    before = guest.xfd_intercepted
     _set_xfd(w, cpu, task, 0)
+    w.ensures(guest.xfd_intercepted == before)
 
 
 def kvm_set_msrs_xfd(w: World, cpu: Cpu, task: Task) -> None:
@@ -498,6 +569,7 @@ def kvm_set_msrs_xfd(w: World, cpu: Cpu, task: Task) -> None:
     if w.assumptions.msrs_first:
         w.spec.needs(w.kernel.hw.in_image(guest.fpstate, w.kernel.guest_dynamic(guest)) == 0, "MSRs come before XSAVE")
     _set_xfd(w, cpu, task, w.kernel.guest_dynamic(guest))
+    w.ensures(guest.xfd_intercepted == 0)
     w.spec.disowns(guest, w.kernel.guest_dynamic(guest))
 
 
@@ -565,7 +637,15 @@ def kvm_set_cpuid(w: World, cpu: Cpu, task: Task) -> None:
     guest = w.vcpu(task)
     w.spec.needs(w.kernel.sets.dynamic & w.kernel.sets.kvm != 0, "KVM must offer a dynamic component")
     w.spec.needs(w.kernel.hw.in_image(guest.fpstate, w.kernel.sets.tracked) == 0, "the vCPU has state already")
-    w.kernel.fpu_enable_guest_xfd_features(cpu, task, w.kernel.sets.dynamic & w.kernel.sets.kvm)
+    dynamic = w.kernel.sets.dynamic & w.kernel.sets.kvm
+    had, permitted = guest.fpstate.xfeatures & dynamic == dynamic, task.guest_perm & dynamic == dynamic
+    error = w.kernel.fpu_enable_guest_xfd_features(cpu, task, dynamic)
+    if had:
+        w.ensures(error == 0)
+    else:
+        w.ensures((error == 0) == permitted)
+        w.grown(guest.fpstate, error)
+        w.ensures((error != 0) | (guest.uabi_size == guest.fpstate.user_size))
 
 
 def kvm_init_vcpu(w: World, cpu: Cpu, task: Task) -> None:

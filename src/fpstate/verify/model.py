@@ -23,7 +23,7 @@ from fpstate.verify.expr import Expr, as_expr, const, negate, var, variables, wh
 from fpstate.verify.question import Shape
 from fpstate.verify.tags import DEFAULT, DEFAULTED, INITIAL, KINDS, TAGS, TagHardware, TagSpecification
 
-__all__ = ["Check", "Command", "Model", "Shape", "Subject", "Variable", "build"]
+__all__ = ["Check", "Command", "Fixed", "Model", "Recall", "Shape", "Subject", "Taken", "Variable", "build"]
 
 
 DATA: Final = frozenset({"regs", "image", "own", "pkru", "host_pkru", "lbr", "newest"})
@@ -133,6 +133,13 @@ class Model:
     checks: tuple[Check, ...]
     stopped: tuple[Command, ...]
     invariants: tuple[tuple[str, Expr], ...]
+
+
+Taken = tuple[list[Command], list[Check], list[Command]]
+"""What comes of a step on every path: commands, checks, and the paths that end on their way."""
+Fixed = frozenset[tuple[str, int]]
+Recall = Callable[[Step, tuple[int, ...], Fixed, Callable[[], Taken]], Taken]
+"""Asked for what comes of a step with these CPUs and tasks, and these variables constant: known, or by the call."""
 
 
 class _NotPossibleError(Exception):
@@ -260,8 +267,8 @@ def _bit(path: str, holder: Callable[[World], Any], name: str, bit: int, initial
 class _Builder:
     """Makes worlds for one model."""
 
-    def __init__(self, subject: Subject, shape: Shape, focus: str) -> None:
-        self.subject, self.shape, self.focus = subject, shape, focus
+    def __init__(self, subject: Subject, shape: Shape, focus: str, recall: Recall | None = None) -> None:
+        self.subject, self.shape, self.focus, self.recall = subject, shape, focus, recall
         self.sets = subject.sets
         self.hw = TagHardware(self.sets, subject.watched)
         self.tags = len(TAGS) if self.sets.pkru else DEFAULT
@@ -424,7 +431,7 @@ class _Builder:
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
-    def take(self, step: Step, numbers: tuple[int, ...]) -> tuple[list[Command], list[Check], list[Command]]:
+    def take(self, step: Step, numbers: tuple[int, ...]) -> Taken:
         """Take *step* with these CPUs and tasks on every path."""
         arguments = tuple(zip(step.parameters, numbers, strict=True))
         commands: list[Command] = []
@@ -460,14 +467,20 @@ class _Builder:
             pass
         return commands, _distinct(checks), stopped if checks else []
 
-    def everything(self, numbers: Numbers | None) -> tuple[list[Command], list[Check], list[Command]]:
+    def recalled(self, step: Step, numbers: tuple[int, ...]) -> Taken:
+        """Take *step*, unless it is known what comes of it."""
+        if self.recall is None:
+            return self.take(step, numbers)
+        return self.recall(step, numbers, frozenset(self.fixed.items()), lambda: self.take(step, numbers))
+
+    def everything(self, numbers: Numbers | None) -> Taken:
         """Take every step with every CPU and task."""
         commands: list[Command] = []
         checks: list[Check] = []
         stopped: list[Command] = []
         for step in STEPS.values():
             for chosen in numbers(step.parameters) if numbers else self._numbers(step):
-                taken, claimed, ended = self.take(step, chosen)
+                taken, claimed, ended = self.recalled(step, chosen)
                 commands += taken
                 checks += claimed
                 stopped += ended
@@ -574,7 +587,15 @@ def _relevant(commands: Sequence[Command], claims: Sequence[Expr]) -> set[str]:
             return relevant
 
 
-def build(subject: Subject, shape: Shape, focus: str, invariants: Invariants, numbers: Numbers | None = None) -> Model:
+def build(
+    subject: Subject,
+    shape: Shape,
+    focus: str,
+    invariants: Invariants,
+    numbers: Numbers | None = None,
+    *,
+    recall: Recall | None = None,
+) -> Model:
     """Return the transition system of *subject* in *shape*.
 
     Args:
@@ -583,8 +604,9 @@ def build(subject: Subject, shape: Shape, focus: str, invariants: Invariants, nu
         focus: the context whose values are told apart: ``task0``, ``guest0``.
         invariants: what must hold in every state of a world.
         numbers: for a step's parameters, the CPUs and tasks with which it is taken; None for all there are.
+        recall: knows what comes of some steps; None knows nothing.
     """
-    builder = _Builder(subject, shape, focus)
+    builder = _Builder(subject, shape, focus, recall)
     while True:
         commands, checks, stopped = builder.everything(numbers)
         possible = builder.possible(commands)
