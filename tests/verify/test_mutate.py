@@ -111,12 +111,42 @@ def test_a_mask_that_a_boot_alone_shows_to_be_wrong_is_noticed() -> None:
     assert (outcome.killed_by, outcome.component) == ("P6", "cet-kernel")
 
 
+@pytest.mark.parametrize("mask", ["restore", "supervisor", "user_restore"])
+def test_a_mask_that_matters_to_a_host_with_supervisor_shadow_stacks_is_noticed_there(mask: str) -> None:
+    outcome = run_mutation(table()[f"Sets.{mask}: flip cet-kernel"])
+    assert (outcome.killed_by, outcome.component) == ("INT-RUN", "cet-kernel, default-on, host-sss")
+
+
+@pytest.mark.parametrize("error", ["EINVAL", "EOPNOTSUPP"])
+def test_a_request_that_is_not_refused_is_noticed(error: str) -> None:
+    assert run_mutation(table()[f"Xstate.xstate_request_perm: drop `return errno.{error}`"]).killed_by == "STEP"
+
+
+def test_a_rule_of_an_older_kernel_is_looked_at_under_its_policy() -> None:
+    outcome = run_mutation(table()["Xstate.__xstate_request_perm: drop `stored = mask & self.policy.user`"])
+    assert outcome.component == "permissions, linux-6.12"
+
+
+def test_what_a_policy_breaks_anyway_speaks_of_no_mutation() -> None:
+    base = mutate._unmutated("permissions, linux-6.12", mutate._SMALL, "task0")
+    subject = mutate._subjects(Kernel)["permissions, linux-6.12"]
+    model = mutate._speaking(build(subject, mutate._SMALL, "task0", mutate._claims), base.broken)
+    assert "PERM" in base.broken
+    assert base.broken.isdisjoint({check.property for check in model.checks} | {name for name, _ in model.invariants})
+
+
+def test_no_statement_is_swapped_with_one_that_ends_the_function() -> None:
+    assert not [name for name in table() if ": swap " in name and ("and `return" in name or "and `raise" in name)]
+
+
 def test_what_a_step_is_for_follows_from_the_step_alone_but_for_some_permissions() -> None:
     for component, subject in mutate._subjects(Kernel).items():
         for focus in mutate._foci(component, mutate._SMALL):
             model = build(subject, mutate._SMALL, focus, mutate._claims)
             left = {check.step for check in model.checks if check.property == "STEP"}
-            assert left == ({"request_guest_perm", "kvm_set_cpuid"} if component == "permissions" else set())
+            assert left == (
+                {"request_guest_perm", "kvm_set_cpuid"} if mutate._class(component) == "permissions" else set()
+            )
 
 
 @pytest.mark.parametrize("component", ["user", "permissions", "cet-kernel, raw-msr"])

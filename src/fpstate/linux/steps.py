@@ -11,6 +11,7 @@ it to be possible; the rest is a call of the kernel, what the specification lear
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class Spec(Specification, Protocol):
 
     def needs(self, condition: Any, why: str) -> None:
         """The step is possible only if *condition* holds; *why* says so in words."""
+
+    def ensures(self, name: str, condition: Any) -> None:
+        """A property: after the step *condition* must hold.  If it does not, things take their course all the same."""
 
     def writes(self, cpu: Cpu, who: Task | Guest, mask: int) -> None:
         """Registers of *mask* change by instructions of *who*, or on its behalf: they are its newest state now."""
@@ -148,7 +152,7 @@ class World:
 
     def ensures(self, condition: Any) -> None:
         """After the step *condition* holds: that is what the step is for."""
-        self.spec.require("STEP", condition)
+        self.spec.ensures("STEP", condition)
 
     def switched(self, cpu: Cpu, prev: Task | None, succ: Task | None) -> None:
         """After the step *succ* is on *cpu* in place of *prev*; None is the idle thread."""
@@ -161,15 +165,15 @@ class World:
     def sized(self, fpstate: Fpstate) -> None:
         """After the step the sizes of *fpstate* are those of its components."""
         hw = self.kernel.hw
-        self.spec.require("P4", fpstate.size == hw.size(fpstate.xfeatures))
-        self.spec.require("P4", fpstate.user_size == hw.user_size(fpstate.user_xfeatures))
+        self.spec.ensures("P4", fpstate.size == hw.size(fpstate.xfeatures))
+        self.spec.ensures("P4", fpstate.user_size == hw.user_size(fpstate.user_xfeatures))
 
     def grown(self, fpstate: Fpstate, error: int | None) -> None:
         """After the step *fpstate* has the dynamic components, and user space sees them, unless *error* says no."""
         dynamic = self.kernel.sets.dynamic
         if error == 0:
             self.ensures(fpstate.xfeatures & fpstate.user_xfeatures & dynamic == dynamic)
-            self.spec.require("P4", fpstate.user_size == self.kernel.hw.user_size(fpstate.user_xfeatures))
+            self.spec.ensures("P4", fpstate.user_size == self.kernel.hw.user_size(fpstate.user_xfeatures))
 
 
 # -- user mode --------------------------------------------------------------------------------------------------------
@@ -318,7 +322,7 @@ def exec_(w: World, cpu: Cpu, task: Task) -> None:
     w.sized(task.own)
     w.ensures((task.own.xfeatures == sets.default) & (task.state_perm == sets.default))
     w.ensures(task.guest_perm == sets.guest_default)
-    w.spec.require("P4", (task.state_size == hw.size(sets.default)) & (task.guest_size == hw.size(sets.guest_default)))
+    w.spec.ensures("P4", (task.state_size == hw.size(sets.default)) & (task.guest_size == hw.size(sets.guest_default)))
     w.spec.forgets(task, w.kernel.sets.maximum)
 
 
@@ -361,6 +365,7 @@ def sigreturn_faults(w: World, cpu: Cpu, task: Task) -> None:
     """rt_sigreturn(2): a page of the frame is missing; XRSTOR has changed some registers by then."""
     w.in_syscall(cpu, task)
     w.kernel.sigreturn_faults(cpu, task)
+    w.ensures((cpu.xfd_state ^ task.own.xfd) & w.kernel.sets.dynamic == 0)
     w.spec.disowns(task, w.kernel.sets.user_restore)
 
 
@@ -432,6 +437,13 @@ def request_perm(w: World, cpu: Cpu, task: Task) -> None:
     error = w.kernel.xstate_request_perm(task, XTILEDATA, guest=False)
     w.ensures(error == 0)
     w.ensures(task.state_perm & w.kernel.sets.dynamic == w.kernel.sets.dynamic)
+
+
+def request_perm_refused(w: World, cpu: Cpu, task: Task) -> None:
+    """arch_prctl(ARCH_REQ_XCOMP_PERM) of a component that needs no permission, and of a number beyond all."""
+    w.in_syscall(cpu, task)
+    w.ensures(w.kernel.xstate_request_perm(task, AVX.bit_length() - 1, guest=False) == errno.EOPNOTSUPP)
+    w.ensures(w.kernel.xstate_request_perm(task, w.kernel.policy.xfeature_max, guest=False) == errno.EINVAL)
 
 
 def request_guest_perm(w: World, cpu: Cpu, task: Task) -> None:
@@ -723,6 +735,7 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     shstk_setup,
     host_sss_setup,
     request_perm,
+    request_perm_refused,
     request_guest_perm,
     kvm_create_vcpu,
     kvm_destroy_vcpu,

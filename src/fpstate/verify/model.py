@@ -168,6 +168,12 @@ class SymbolicSpecification(TagSpecification):
         """Note that *condition* must hold, and go on where it does."""
         self._claim(name, _truth(condition))
 
+    def ensures(self, name: str, condition: Any) -> None:
+        """Note that *condition* must hold, and go on where it does not, too: worse may come of it."""
+        holds = _truth(condition)
+        if self.path.implies(holds) is not True:
+            self.found.append(Check(name, tuple(self.path.guard), holds, self.step, self.arguments))
+
     def _claim(self, name: str, holds: Expr) -> None:
         if self.path.implies(holds) is not True:
             self.found.append(Check(name, tuple(self.path.guard), holds, self.step, self.arguments))

@@ -53,9 +53,16 @@ _SMALL: Final = Shape(1, 2, 1)
 _LARGER: Final = Shape(2, 2, 1)
 _SLOW: Final = frozenset({"user-dynamic", "permissions"})
 """Classes that are looked at last."""
-_OTHERWISE: Final = "cet-kernel"
-_DESIGNS: Final = ("independent", "raw-msr", "resident")
-"""Policies that keep components of this class in other places than the merged one."""
+_DESIGNS: Final = (
+    ("cet-kernel", "independent", False),
+    ("cet-kernel", "raw-msr", False),
+    ("cet-kernel", "resident", False),
+    ("cet-kernel", "default-on", True),
+    ("permissions", "linux-6.12", False),
+)
+"""Classes that other policies treat otherwise, and whether the host uses supervisor shadow stacks itself."""
+_FLIPPED_TOO: Final = {"cet-kernel": "cet-kernel, default-on, host-sss"}
+"""A class of which no task has values, and where tasks do."""
 EQUIVALENT: Final = "equivalent because "
 OUTSIDE: Final = "outside the properties because "
 """How an explanation begins."""
@@ -146,7 +153,7 @@ def mutations() -> Iterator[Mutation]:
         yield from _of_layer(layer)
     for mask in MASKS:
         for name in _subjects(Kernel):
-            if "," not in name:
+            if "," not in name and name != "permissions":  # its component is that of user-dynamic
                 yield Mutation(f"Sets.{mask}: flip {name}", mask=mask, component=name)
 
 
@@ -172,7 +179,7 @@ def _of_function(function: ast.FunctionDef) -> Iterator[tuple[str, ast.FunctionD
                 continue
             yield f"drop {_text(statement)}", _with_block(function, number, [*block[:i], *block[i + 1 :]])
             following = block[i + 1] if i + 1 < len(block) else None
-            if following is not None and _is_simple(following):
+            if following is not None and _is_simple(following) and not isinstance(following, ast.Return | ast.Raise):
                 swapped = [*block[:i], following, statement, *block[i + 2 :]]
                 yield f"swap {_text(statement)} and {_text(following)}", _with_block(function, number, swapped)
     for number, node in enumerate(_conditions(function)):
@@ -243,12 +250,17 @@ def _config(policy: str) -> BootConfig:
 
 
 def _subjects(kernel: type[Kernel]) -> dict[str, Subject]:
-    """Return what to look at by its name: the classes, and CET_KERNEL under the designs that keep it elsewhere."""
+    """Return what to look at by its name: the classes, and some under other policies."""
     found = {kind.name: subject for kind, _, subject in subjects(_config(BASE), Assumptions(), kernel)}
-    for design in _DESIGNS:
-        of_design = subjects(_config(design), Assumptions(), kernel)
-        found[f"{_OTHERWISE}, {design}"] = next(s for kind, _, s in of_design if kind.name == _OTHERWISE)
-    return {name: found[name] for name in sorted(found, key=_SLOW.__contains__)}
+    for component, policy, host_sss in _DESIGNS:
+        of_design = subjects(_config(policy), Assumptions(host_sss=host_sss), kernel)
+        name = f"{component}, {policy}{', host-sss' if host_sss else ''}"
+        found[name] = next(s for kind, _, s in of_design if kind.name == component)
+    return {name: found[name] for name in sorted(found, key=lambda name: _class(name) in _SLOW)}
+
+
+def _class(name: str) -> str:
+    return name.partition(",")[0]
 
 
 def _claims(w: World) -> Iterator[tuple[str, Any]]:
@@ -273,7 +285,8 @@ def _signature(model: Model) -> _Signature:
 class _Unmutated:
     """A model of the kernel as it is: what comes of each step there, and the functions that the step calls.
 
-    A step that calls no function that a mutation changes is the same step: it is not taken again.
+    A step that calls no function that a mutation changes is the same step: it is not taken again.  What is broken
+    without a mutation, under a policy that is no good, says nothing about one.
     """
 
     def __init__(self, subject: Subject, shape: Shape, focus: str) -> None:
@@ -281,7 +294,10 @@ class _Unmutated:
         self.calls: dict[str, set[str]] = {}
         self.called: set[str] = set()
         listening = replace(subject, kernel=_listening(self.called))
-        self.signature = _signature(build(listening, shape, focus, _claims, recall=self._listen))
+        model = build(listening, shape, focus, _claims, recall=self._listen)
+        self.signature = _signature(model)
+        found = search(model, Limits(states=_MOST_STATES)) if _is_design(subject) else None
+        self.broken = {broken.property for broken in found.broken} if found else set()
 
     def _listen(self, step: Step, numbers: tuple[int, ...], fixed: Fixed, take: Callable[[], Taken]) -> Taken:
         self.called.clear()
@@ -313,6 +329,16 @@ def _listening(called: set[str]) -> type[Kernel]:
     return type("Listening", (Kernel,), {"__getattribute__": look_up})
 
 
+def _is_design(subject: Subject) -> bool:
+    return subject.policy.name != BASE or subject.assumptions != Assumptions()
+
+
+def _speaking(model: Model, broken: Collection[str]) -> Model:
+    """Return *model* without the claims that are *broken* anyway."""
+    checks = tuple(check for check in model.checks if check.property not in broken)
+    return replace(model, checks=checks, invariants=tuple(i for i in model.invariants if i[0] not in broken))
+
+
 @cache
 def _unmutated(component: str, shape: Shape, focus: str) -> _Unmutated:
     return _Unmutated(_subjects(Kernel)[component], shape, focus)
@@ -324,9 +350,9 @@ _SHAPES: Final = (_SMALL, _LARGER)
 
 def _foci(component: str, shape: Shape) -> tuple[str, ...]:
     """Return whose values are looked at in a class: none where the shape is too large for it."""
-    if component in _SLOW and shape is not _SMALL:
+    if _class(component) in _SLOW and shape is not _SMALL:
         return ()
-    return ("task0",) if component == "permissions" else shape.foci()
+    return ("task0",) if _class(component) == "permissions" else shape.foci()
 
 
 def _of_mutation(mutation: Mutation) -> dict[str, Subject]:
@@ -334,9 +360,12 @@ def _of_mutation(mutation: Mutation) -> dict[str, Subject]:
     found = _subjects(mutation.kernel)
     if not mutation.mask:
         return found
-    subject = found[mutation.component]
-    mask = getattr(subject.sets, mutation.mask) ^ subject.watched
-    return {mutation.component: replace(subject, sets=replace(subject.sets, **{mutation.mask: mask}))}
+    flipped = {}
+    for name in (mutation.component, _FLIPPED_TOO.get(mutation.component, mutation.component)):
+        subject = found[name]
+        mask = getattr(subject.sets, mutation.mask) ^ subject.watched
+        flipped[name] = replace(subject, sets=replace(subject.sets, **{mutation.mask: mask}))
+    return flipped
 
 
 def _differing(mutation: Mutation, subject: Subject, component: str, shape: Shape) -> Iterator[Model]:
@@ -346,7 +375,7 @@ def _differing(mutation: Mutation, subject: Subject, component: str, shape: Shap
         base = _unmutated(component, shape, focus)
         model = build(subject, shape, focus, _claims, recall=None if changed is None else base.recall(changed))
         if _signature(model) != base.signature:
-            yield model
+            yield _speaking(model, base.broken)
 
 
 def _killed_by_numbers(mutation: Mutation) -> str:
@@ -380,7 +409,8 @@ def run_mutation(mutation: Mutation) -> Outcome:
             except _NO_KERNEL as error:
                 return Outcome(mutation, f"error: {type(error).__name__}", component)
     commute = not changed and ": swap " in mutation.id
-    return Outcome(mutation, changes=bool(changed), why=_COMMUTE if commute else explanation(mutation.id))
+    why = explanation(mutation.id) or (_COMMUTE if commute else "")
+    return Outcome(mutation, changes=bool(changed), why=why)
 
 
 @cache

@@ -144,6 +144,8 @@ class ByteSpecification:
         if not condition:
             self.found.append(Finding(name, "the property does not hold"))
 
+    ensures = require
+
     def trace(self, event: str, cpu: Cpu, task: Task) -> None:
         """Note a tracepoint."""
         if self.traces is not None:
