@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format conformance goldens bench lock manual clean
+.PHONY: help demo test lint format conformance mutations goldens bench lock manual clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ manual: $(VENV)/dev.stamp ## Write the man pages and shell completions again
 
 conformance: $(VENV)/dev.stamp ## Hold the model of the XSAVE instructions against this CPU, in 2,000,000 cases
 	$(BIN)/python scripts/conformance.py
+
+mutations: $(VENV)/dev.stamp ## Make every small mistake in the kernel's functions, and say which no property notices
+	$(BIN)/fpstate verify --mutations
 
 goldens: $(VENV)/dev.stamp ## Make the recordings of Bochs 3.1 again (root; needs debootstrap and a Debian mirror)
 	$(BIN)/python conformance/bochs/goldens.py

@@ -63,6 +63,7 @@ SAMPLES: Final[dict[str, list[str]]] = {
         "verify --policy linux-6.18 --component user-dynamic --method exhaustive --cpus 2 --tasks 3",
     ],
     "fpstate verify --history": ["verify --history"],
+    "fpstate verify --mutations": ["verify --mutations Core.kernel_fpu_begin"],
     "fpstate simulate": [
         "simulate guest-xfd-race",
         "simulate sigreturn-tiles",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -132,3 +133,35 @@ def test_a_bug_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) 
     status, _, err = run(capsys, "--history", "heartbleed")
     assert status == 2
     assert "is not a bug of history" in err
+
+
+def test_mutations_are_tallied_by_the_property_that_notices_them(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--mutations", "Core.kernel_fpu_end", "--jobs", "1")
+    assert status == 0
+    assert re.search(r"^STEP +1$", out, re.MULTILINE)
+    assert out.rstrip().endswith(" 0 unexplained.")
+
+
+def test_mutations_that_go_unnoticed_are_given_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--mutations", "swap `task.last_cpu = cpu.ref`", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert (document["noticed"], document["unexplained"]) == (0, 0)
+    assert document["mutations"][0]["because"].startswith("equivalent because the two statements commute")
+
+
+def test_a_mutation_that_nobody_explained_exits_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpstate.verify.mutate._COMMUTE", "")
+    name = "Context.fpregs_mark_activate: swap `task.last_cpu = cpu.ref`"
+    status, out, _ = run(capsys, "--mutations", name)
+    assert status == 1
+    assert "nobody has said why" in out
+    assert name in out
+
+
+def test_a_text_in_no_mutations_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "--mutations", "frobnicate")
+    assert status == 2
+    assert "no mutation has 'frobnicate' in its name" in err

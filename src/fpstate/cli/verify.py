@@ -73,6 +73,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         const="all",
         help="put bugs of real kernels back into the model, all or one, and say what finds them",
     )
+    parser.add_argument(
+        "--mutations",
+        metavar="TEXT",
+        nargs="?",
+        const="",
+        help="make small mistakes in the kernel's functions, all or those with TEXT in their name, "
+        "and say which no property notices, and why",
+    )
     parser.add_argument("--export", choices=("promela",), help="print the model of --component in another language")
     parser.add_argument("--focus", metavar="NAME", help="with --export: whose values are told apart: task0, guest0")
     parser.add_argument(
@@ -87,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     _require()
     if args.history:
         return _history(args)
+    if args.mutations is not None:
+        return _mutations(args)
     if args.file is None and args.cpu is None and not args.host:
         args.cpu = CPU
     cpu = load(args)
@@ -183,6 +193,10 @@ class _Progress:
         """Say how many models are checked."""
         self._write(f"{done} of {models} models checked")
 
+    def mutations(self, done: int, mutations: int) -> None:
+        """Say how many mutations were looked at."""
+        self._write(f"{done} of {mutations} mutations looked at")
+
     def level(self, name: str, found: Found) -> None:
         """Say how far a search is."""
         self._write(f"{name}: {found.states:,} states, depth {found.depth}, {found.seconds:.1f} s")
@@ -238,6 +252,20 @@ def _history(args: argparse.Namespace) -> int:
         progress.clear()
     emit(args, report.document(results), report.text(results))
     return 0 if all(result.found for result in results) else 1
+
+
+def _mutations(args: argparse.Namespace) -> int:
+    """Look at the mutations: exit 1 if one goes unnoticed and nobody has said why."""
+    from fpstate.report import mutations as report  # noqa: PLC0415
+    from fpstate.verify.mutate import choose, run_mutations  # noqa: PLC0415
+
+    progress = _Progress() if sys.stderr is not None and sys.stderr.isatty() else None
+    chosen, jobs = choose(args.mutations), args.jobs or os.cpu_count() or 1
+    tally = run_mutations(chosen, jobs, progress.mutations if progress else None)
+    if progress:
+        progress.clear()
+    emit(args, report.document(tally), report.text(tally))
+    return 1 if tally.unexplained else 0
 
 
 def _export(args: argparse.Namespace, cpu: Cpu, chosen: list[Policy], options: Options) -> int:

@@ -5,17 +5,19 @@ protects (fpregs_lock(), or interrupts off).  Between any two steps a CPU may sw
 the other CPUs may do anything: that is preemption at every point where the kernel allows it.
 
 A step's docstring says what happens, its parameters which CPU and tasks take part.  It begins with what must hold for
-it to be possible; the rest is a call of the kernel, and what the specification learns.
+it to be possible; the rest is a call of the kernel, what the specification learns, and what the step must have come to
+(`World.ensures`): a kernel that does nothing leaks nothing.
 """
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Guest, Kernel, Specification, Task
+from fpstate.linux.kernel import FREE, GUEST, KERNEL, NULL, USER, Cpu, Fpstate, Guest, Kernel, Specification, Task
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
 from fpstate.xfeatures import AVX, LEGACY, SSE, XTILEDATA
 
@@ -27,6 +29,9 @@ class Spec(Specification, Protocol):
 
     def needs(self, condition: Any, why: str) -> None:
         """The step is possible only if *condition* holds; *why* says so in words."""
+
+    def ensures(self, name: str, condition: Any) -> None:
+        """A property: after the step *condition* must hold.  If it does not, things take their course all the same."""
 
     def writes(self, cpu: Cpu, who: Task | Guest, mask: int) -> None:
         """Registers of *mask* change by instructions of *who*, or on its behalf: they are its newest state now."""
@@ -52,8 +57,8 @@ class Spec(Specification, Protocol):
     def disowns(self, who: Task | Guest, mask: int) -> None:
         """By the ABI, *mask* of *who* may become initial at any time."""
 
-    def uses(self, cpu: Cpu, who: Task | Guest, mask: int) -> Any:
-        """Whether *mask* of *who*, whose state *cpu* holds, is in use by the ABI."""
+    def uses(self, cpu: Cpu, who: Task, mask: int) -> Any:
+        """Whether *mask* of *who*, which is current on *cpu*, is in use by the ABI."""
 
     def is_initial(self, who: Task | Guest, mask: int) -> Any:
         """Whether *mask* of *who* is initial by the ABI."""
@@ -156,6 +161,31 @@ class World:
         self.spec.needs(cpu.curr == NULL, "the CPU must be idle")
         self.spec.needs(cpu.in_kernel_fpu == 0, "the kernel is using the FPU")
 
+    def ensures(self, condition: Any) -> None:
+        """After the step *condition* holds: that is what the step is for."""
+        self.spec.ensures("STEP", condition)
+
+    def switched(self, cpu: Cpu, prev: Task | None, succ: Task | None) -> None:
+        """After the step *succ* is on *cpu* in place of *prev*; None is the idle thread."""
+        self.ensures(cpu.curr == (NULL if succ is None else succ.ref))
+        if prev is not None:
+            self.ensures(prev.on_cpu == 0)
+        if succ is not None:
+            self.ensures(succ.on_cpu == 1)
+
+    def sized(self, fpstate: Fpstate) -> None:
+        """After the step the sizes of *fpstate* are those of its components."""
+        hw = self.kernel.hw
+        self.spec.ensures("P4", fpstate.size == hw.size(fpstate.xfeatures))
+        self.spec.ensures("P4", fpstate.user_size == hw.user_size(fpstate.user_xfeatures))
+
+    def grown(self, fpstate: Fpstate, error: int | None) -> None:
+        """After the step *fpstate* has the dynamic components, and user space sees them, unless *error* says no."""
+        dynamic = self.kernel.sets.dynamic
+        if error == 0:
+            self.ensures(fpstate.xfeatures & fpstate.user_xfeatures & dynamic == dynamic)
+            self.spec.ensures("P4", fpstate.user_size == self.kernel.hw.user_size(fpstate.user_xfeatures))
+
 
 # -- user mode --------------------------------------------------------------------------------------------------------
 
@@ -189,7 +219,9 @@ def handle_xfd_event(w: World, cpu: Cpu, task: Task) -> None:
     dynamic = w.kernel.sets.dynamic
     if dynamic:
         w.spec.needs(task.own.xfeatures & dynamic == 0, "it has the component already")
-        w.kernel.handle_xfd_event(cpu, task, dynamic)
+        error = w.kernel.handle_xfd_event(cpu, task, dynamic)
+        w.ensures((error == 0) == (task.state_perm & dynamic == dynamic))
+        w.grown(task.own, error)
     else:  # the component is not looked at, but what its arrival does to the others is
         w.spec.needs(w.kernel.sets.projected, "the CPU must have AMX")
         w.kernel.fpstate_realloc(cpu, task, 0, task.own.size, guest=False)
@@ -205,6 +237,7 @@ def exit_to_user_mode(w: World, cpu: Cpu, task: Task) -> None:
     """The kernel returns to user mode."""
     w.in_syscall(cpu, task)
     w.kernel.exit_to_user_mode(cpu, task)
+    w.ensures(task.mode == USER)
     w.spec.runs(cpu, task)
 
 
@@ -217,12 +250,14 @@ def context_switch(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.spec.needs(other.mode == KERNEL, "it must be in the kernel, ready to run")
     w.spec.needs(other.on_cpu == 0, "it must be on no CPU")
     w.kernel.context_switch(cpu, task, other)
+    w.switched(cpu, task, other)
 
 
 def switch_to_idle(w: World, cpu: Cpu, task: Task) -> None:
     """The task blocks, and nothing else is ready."""
     w.in_kernel(cpu, task)
     w.kernel.context_switch(cpu, task, None)
+    w.switched(cpu, task, None)
 
 
 def switch_from_idle(w: World, cpu: Cpu, task: Task) -> None:
@@ -231,6 +266,7 @@ def switch_from_idle(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.needs(task.mode == KERNEL, "it must be in the kernel, ready to run")
     w.spec.needs(task.on_cpu == 0, "it must be on no CPU")
     w.kernel.context_switch(cpu, None, task)
+    w.switched(cpu, None, task)
 
 
 def kernel_fpu_begin(w: World, cpu: Cpu, task: Task) -> None:
@@ -240,6 +276,7 @@ def kernel_fpu_begin(w: World, cpu: Cpu, task: Task) -> None:
     w.spec.needs(task.mode == KERNEL, "it must be in the kernel")
     w.spec.needs(w.kernel.irq_fpu_usable(cpu), "the kernel is using the FPU already")
     w.kernel.kernel_fpu_begin(cpu, task)
+    w.ensures(cpu.in_kernel_fpu == 1)
     w.kernel.hw.kernel_code(cpu)
 
 
@@ -248,6 +285,7 @@ def kernel_fpu_begin_idle(w: World, cpu: Cpu) -> None:
     w.spec.needs(w.assumptions.softirq_fpu, "the kernel uses no FPU in softirqs")
     w.idle(cpu)
     w.kernel.kernel_fpu_begin(cpu, None)
+    w.ensures(cpu.in_kernel_fpu == 1)
     w.kernel.hw.kernel_code(cpu)
 
 
@@ -255,6 +293,7 @@ def kernel_fpu_end(w: World, cpu: Cpu) -> None:
     """The kernel gives the registers back."""
     w.spec.needs(cpu.in_kernel_fpu == 1, "the kernel is not using the FPU")
     w.kernel.kernel_fpu_end(cpu)
+    w.ensures(cpu.in_kernel_fpu == 0)
 
 
 def fpu_idle_fpregs(w: World, cpu: Cpu) -> None:
@@ -278,6 +317,16 @@ def fork(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(other.mode == FREE, "the child's slot must be free")
     w.kernel.copy_thread(cpu, task, other)
+    _is_born(w, task, other)
+
+
+def _is_born(w: World, task: Task, child: Task) -> None:
+    """Ensure that *child* is ready to run, with the permissions of its parent."""
+    w.ensures(child.mode == KERNEL)
+    w.sized(child.own)
+    if w.kernel.sets.dynamic:  # else there are no permissions but those of boot
+        w.ensures((child.state_perm == task.state_perm) & (child.state_size == task.state_size))
+        w.ensures((child.guest_perm == task.guest_perm) & (child.guest_size == task.guest_size))
 
 
 def clone_shstk(w: World, cpu: Cpu, task: Task, other: Task) -> None:
@@ -285,9 +334,9 @@ def clone_shstk(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.cet_user != 0 or w.kernel.sets.projected, "the kernel must manage CET_U")
     w.spec.needs(other.mode == FREE, "the child's slot must be free")
-    w.kernel.fpregs_lock_and_load(cpu, task)  # sooner than fpu_clone() would, to see whether it has one
     w.spec.needs(w.spec.uses(cpu, task, w.kernel.sets.cet_user), "it must have a shadow stack")
     w.kernel.copy_thread(cpu, task, other, new_stack=w.kernel.sets.cet_user != 0)
+    _is_born(w, task, other)
 
 
 def fork_kernel_thread(w: World, cpu: Cpu, task: Task, other: Task) -> None:
@@ -296,6 +345,8 @@ def fork_kernel_thread(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.spec.needs(other.mode == FREE, "the thread's slot must be free")
     w.kernel.copy_thread(cpu, task, other, kernel_thread=True)
     w.spec.starts(other)
+    w.ensures(other.mode == KERNEL)
+    w.sized(other.own)
 
 
 def exec_(w: World, cpu: Cpu, task: Task) -> None:
@@ -303,6 +354,11 @@ def exec_(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.has_no_vcpu(task), "its vCPU must be closed first")
     w.kernel.flush_thread(cpu, task)
+    sets, hw = w.kernel.sets, w.kernel.hw
+    w.sized(task.own)
+    w.ensures((task.own.xfeatures == sets.default) & (task.state_perm == sets.default))
+    w.ensures(task.guest_perm == sets.guest_default)
+    w.spec.ensures("P4", (task.state_size == hw.size(sets.default)) & (task.guest_size == hw.size(sets.guest_default)))
     w.spec.forgets(task, w.kernel.sets.maximum)
 
 
@@ -311,6 +367,8 @@ def exit_(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.has_no_vcpu(task), "its vCPU must be closed first")
     w.kernel.exit_thread(cpu, task)
+    w.switched(cpu, task, None)
+    w.ensures(task.mode == FREE)
     w.spec.ends(task)
 
 
@@ -353,6 +411,7 @@ def sigreturn_faults(w: World, cpu: Cpu, task: Task) -> None:
     """rt_sigreturn(2): a page of the frame is missing; XRSTOR has changed some registers by then."""
     w.in_syscall(cpu, task)
     w.kernel.sigreturn_faults(cpu, task)
+    w.ensures((cpu.xfd_state ^ task.own.xfd) & w.kernel.sets.dynamic == 0)
     w.spec.disowns(task, w.kernel.sets.user_restore)
 
 
@@ -422,16 +481,27 @@ def request_perm(w: World, cpu: Cpu, task: Task) -> None:
     """arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)."""
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.dynamic != 0, "the CPU must have AMX")
-    w.kernel.xstate_request_perm(task, XTILEDATA, guest=False)
+    error = w.kernel.xstate_request_perm(task, XTILEDATA, guest=False)
+    w.ensures(error == 0)
+    w.ensures(task.state_perm & w.kernel.sets.dynamic == w.kernel.sets.dynamic)
+
+
+def request_perm_refused(w: World, cpu: Cpu, task: Task) -> None:
+    """arch_prctl(ARCH_REQ_XCOMP_PERM) of a component that needs no permission, and of a number beyond all."""
+    w.in_syscall(cpu, task)
+    w.ensures(w.kernel.xstate_request_perm(task, AVX.bit_length() - 1, guest=False) == errno.EOPNOTSUPP)
+    w.ensures(w.kernel.xstate_request_perm(task, w.kernel.policy.xfeature_max, guest=False) == errno.EINVAL)
 
 
 def request_guest_perm(w: World, cpu: Cpu, task: Task) -> None:
     """arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, XTILEDATA)."""
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.dynamic != 0, "the CPU must have AMX")
-    before = task.guest_perm
-    w.kernel.xstate_request_perm(task, XTILEDATA, guest=True)
+    before, dynamic = task.guest_perm, w.kernel.sets.dynamic
+    error = w.kernel.xstate_request_perm(task, XTILEDATA, guest=True)
     w.spec.require("P18", (before & GUEST_PERM_LOCKED == 0) | (task.guest_perm == before))
+    w.ensures((error == 0) == (task.guest_perm & dynamic == dynamic))
+    w.ensures((before & GUEST_PERM_LOCKED != 0) | (task.guest_perm & dynamic == dynamic))
 
 
 # -- KVM --------------------------------------------------------------------------------------------------------------
@@ -443,8 +513,24 @@ def kvm_create_vcpu(w: World, cpu: Cpu, task: Task) -> None:
     guest = task.guest
     w.spec.needs(guest is not None and guest.exists == 0, "it must have no vCPU yet")
     if guest is not None:
+        _vzalloc(guest)
         w.kernel.kvm_create_vcpu(task, guest)
+        w.ensures((guest.exists == 1) & (guest.xfd_intercepted == 1) & (guest.uabi_size != 0))
+        _has_fpstate(w, guest.fpstate)
         w.spec.starts(guest)
+
+
+def _vzalloc(guest: Guest) -> None:
+    """A new vCPU's memory is zeroed; its image and features are made whatever was there before."""
+    fpstate = guest.fpstate
+    fpstate.allocated = fpstate.size = fpstate.user_size = fpstate.is_guest = guest.uabi_size = 0
+
+
+def _has_fpstate(w: World, fpstate: Fpstate) -> None:
+    """A new vCPU's fpstate is one of a guest, has what boot gives to every guest, and nothing that needs permission."""
+    w.ensures((fpstate.is_guest == 1) & (fpstate.xfeatures & w.kernel.sets.dynamic == 0))
+    w.ensures(w.kernel.hw.fits(fpstate.allocated, w.kernel.sets.guest_allocated))
+    w.sized(fpstate)
 
 
 def kvm_destroy_vcpu(w: World, cpu: Cpu, task: Task) -> None:
@@ -452,6 +538,7 @@ def kvm_destroy_vcpu(w: World, cpu: Cpu, task: Task) -> None:
     w.in_syscall(cpu, task)
     guest = w.vcpu(task)
     w.kernel.kvm_destroy_vcpu(guest)
+    w.ensures(guest.exists == 0)
     w.spec.ends(guest)
 
 
@@ -520,6 +607,7 @@ def kvm_arms_xfd(w: World, cpu: Cpu, task: Task) -> None:
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
     _set_xfd(w, cpu, task, w.kernel.guest_dynamic(guest))
+    w.ensures(guest.xfd_intercepted == 0)
     w.spec.disowns(guest, w.kernel.guest_dynamic(guest))
 
 
@@ -527,7 +615,9 @@ def kvm_disarms_xfd(w: World, cpu: Cpu, task: Task) -> None:
     """The guest clears IA32_XFD; the write exits, and KVM carries it out."""
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(w.kernel.guest_dynamic(guest) != 0, "the guest must have a dynamic component")
+    before = guest.xfd_intercepted
     _set_xfd(w, cpu, task, 0)
+    w.ensures(guest.xfd_intercepted == before)
 
 
 def kvm_set_msrs_xfd(w: World, cpu: Cpu, task: Task) -> None:
@@ -538,6 +628,7 @@ def kvm_set_msrs_xfd(w: World, cpu: Cpu, task: Task) -> None:
     if w.assumptions.msrs_first:
         w.spec.needs(w.kernel.hw.in_image(guest.fpstate, w.kernel.guest_dynamic(guest)) == 0, "MSRs come before XSAVE")
     _set_xfd(w, cpu, task, w.kernel.guest_dynamic(guest))
+    w.ensures(guest.xfd_intercepted == 0)
     w.spec.disowns(guest, w.kernel.guest_dynamic(guest))
 
 
@@ -605,7 +696,15 @@ def kvm_set_cpuid(w: World, cpu: Cpu, task: Task) -> None:
     guest = w.vcpu(task)
     w.spec.needs(w.kernel.sets.dynamic & w.kernel.sets.kvm != 0, "KVM must offer a dynamic component")
     w.spec.needs(w.kernel.hw.in_image(guest.fpstate, w.kernel.sets.tracked) == 0, "the vCPU has state already")
-    w.kernel.fpu_enable_guest_xfd_features(cpu, task, w.kernel.sets.dynamic & w.kernel.sets.kvm)
+    dynamic = w.kernel.sets.dynamic & w.kernel.sets.kvm
+    had, permitted = guest.fpstate.xfeatures & dynamic == dynamic, task.guest_perm & dynamic == dynamic
+    error = w.kernel.fpu_enable_guest_xfd_features(cpu, task, dynamic)
+    if had:
+        w.ensures(error == 0)
+    else:
+        w.ensures((error == 0) == permitted)
+        w.grown(guest.fpstate, error)
+        w.ensures((error != 0) | (guest.uabi_size == guest.fpstate.user_size))
 
 
 def kvm_init_vcpu(w: World, cpu: Cpu, task: Task) -> None:
@@ -687,6 +786,7 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     shstk_setup,
     host_sss_setup,
     request_perm,
+    request_perm_refused,
     request_guest_perm,
     kvm_create_vcpu,
     kvm_destroy_vcpu,

@@ -149,7 +149,19 @@ _FOLD: Final[dict[str, Callable[[int, int], int]]] = {
 }
 
 
+_APPLIED: dict[tuple[str, int, int], Expr] = {}
+"""What came of an operation on two expressions, which live as long as the process."""
+
+
 def _apply(op: str, a: Expr, b: Expr) -> Expr:
+    key = op, id(a), id(b)
+    found = _APPLIED.get(key)
+    if found is None:
+        found = _APPLIED[key] = _applied(op, a, b)
+    return found
+
+
+def _applied(op: str, a: Expr, b: Expr) -> Expr:
     if a.op == "const" and b.op == "const":
         return const(_FOLD[op](a.args[0], b.args[0]))
     if op != "lt" and (a.op == "const" or (b.op != "const" and a.rank > b.rank)):

@@ -23,7 +23,7 @@ from fpstate.verify.expr import Expr, as_expr, const, negate, var, variables, wh
 from fpstate.verify.question import Shape
 from fpstate.verify.tags import DEFAULT, DEFAULTED, INITIAL, KINDS, TAGS, TagHardware, TagSpecification
 
-__all__ = ["Check", "Command", "Model", "Shape", "Subject", "Variable", "build"]
+__all__ = ["Check", "Command", "Fixed", "Model", "Recall", "Shape", "Subject", "Taken", "Variable", "build"]
 
 
 DATA: Final = frozenset({"regs", "image", "own", "pkru", "host_pkru", "lbr", "newest"})
@@ -135,6 +135,13 @@ class Model:
     invariants: tuple[tuple[str, Expr], ...]
 
 
+Taken = tuple[list[Command], list[Check], list[Command]]
+"""What comes of a step on every path: commands, checks, and the paths that end on their way."""
+Fixed = frozenset[tuple[str, int]]
+Recall = Callable[[Step, tuple[int, ...], Fixed, Callable[[], Taken]], Taken]
+"""Asked for what comes of a step with these CPUs and tasks, and these variables constant: known, or by the call."""
+
+
 class _NotPossibleError(Exception):
     """The step cannot be taken in the states of this path."""
 
@@ -160,6 +167,12 @@ class SymbolicSpecification(TagSpecification):
     def require(self, name: str, condition: Any) -> None:
         """Note that *condition* must hold, and go on where it does."""
         self._claim(name, _truth(condition))
+
+    def ensures(self, name: str, condition: Any) -> None:
+        """Note that *condition* must hold, and go on where it does not, too: worse may come of it."""
+        holds = _truth(condition)
+        if self.path.implies(holds) is not True:
+            self.found.append(Check(name, tuple(self.path.guard), holds, self.step, self.arguments))
 
     def _claim(self, name: str, holds: Expr) -> None:
         if self.path.implies(holds) is not True:
@@ -260,14 +273,15 @@ def _bit(path: str, holder: Callable[[World], Any], name: str, bit: int, initial
 class _Builder:
     """Makes worlds for one model."""
 
-    def __init__(self, subject: Subject, shape: Shape, focus: str) -> None:
-        self.subject, self.shape, self.focus = subject, shape, focus
+    def __init__(self, subject: Subject, shape: Shape, focus: str, recall: Recall | None = None) -> None:
+        self.subject, self.shape, self.focus, self.recall = subject, shape, focus, recall
         self.sets = subject.sets
         self.hw = TagHardware(self.sets, subject.watched)
         self.tags = len(TAGS) if self.sets.pkru else DEFAULT
         self.slots = list(self._slots())
         self.fixed: dict[str, int] = {}
         self.template: World | None = None
+        self.before: list[Expr] = []
         self.template_fixed: dict[str, int] = {}
 
     def is_focus(self, who: Task | Guest) -> bool:
@@ -399,6 +413,7 @@ class _Builder:
                 slot.put(w, var(slot.variable.name, slot.variable.size) if fixed is None else const(fixed))
             self._follow(w)
             self.template, self.template_fixed = w, dict(self.fixed)
+            self.before = [as_expr(slot.get(w)) for slot in self.slots]
         return self._copy(self.template)
 
     def _copy(self, w: World) -> World:
@@ -424,7 +439,7 @@ class _Builder:
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
-    def take(self, step: Step, numbers: tuple[int, ...]) -> tuple[list[Command], list[Check], list[Command]]:
+    def take(self, step: Step, numbers: tuple[int, ...]) -> Taken:
         """Take *step* with these CPUs and tasks on every path."""
         arguments = tuple(zip(step.parameters, numbers, strict=True))
         commands: list[Command] = []
@@ -436,7 +451,6 @@ class _Builder:
             spec = w.spec
             assert isinstance(spec, SymbolicSpecification)  # noqa: S101  for the type checker
             spec.path, spec.found, spec.step, spec.arguments = path, [], step.name, arguments
-            before = [slot.get(w) for slot in self.slots]
             try:
                 step.run(w, *(w.cpus[n] if kind == "cpu" else w.tasks[n] for kind, n in arguments))
             except _NotPossibleError:
@@ -450,9 +464,9 @@ class _Builder:
                 return
             checks.extend(spec.found)
             updates = {}
-            for slot, old in zip(self.slots, before, strict=True):
+            for slot, old in zip(self.slots, self.before, strict=True):
                 new = as_expr(slot.get(w))
-                if new is not as_expr(old):
+                if new is not old:
                     updates[slot.variable.name] = new
             commands.append(Command(step.name, arguments, tuple(path.guard), updates))
 
@@ -460,14 +474,20 @@ class _Builder:
             pass
         return commands, _distinct(checks), stopped if checks else []
 
-    def everything(self, numbers: Numbers | None) -> tuple[list[Command], list[Check], list[Command]]:
+    def recalled(self, step: Step, numbers: tuple[int, ...]) -> Taken:
+        """Take *step*, unless it is known what comes of it."""
+        if self.recall is None:
+            return self.take(step, numbers)
+        return self.recall(step, numbers, frozenset(self.fixed.items()), lambda: self.take(step, numbers))
+
+    def everything(self, numbers: Numbers | None) -> Taken:
         """Take every step with every CPU and task."""
         commands: list[Command] = []
         checks: list[Check] = []
         stopped: list[Command] = []
         for step in STEPS.values():
             for chosen in numbers(step.parameters) if numbers else self._numbers(step):
-                taken, claimed, ended = self.take(step, chosen)
+                taken, claimed, ended = self.recalled(step, chosen)
                 commands += taken
                 checks += claimed
                 stopped += ended
@@ -574,7 +594,15 @@ def _relevant(commands: Sequence[Command], claims: Sequence[Expr]) -> set[str]:
             return relevant
 
 
-def build(subject: Subject, shape: Shape, focus: str, invariants: Invariants, numbers: Numbers | None = None) -> Model:
+def build(
+    subject: Subject,
+    shape: Shape,
+    focus: str,
+    invariants: Invariants,
+    numbers: Numbers | None = None,
+    *,
+    recall: Recall | None = None,
+) -> Model:
     """Return the transition system of *subject* in *shape*.
 
     Args:
@@ -583,8 +611,9 @@ def build(subject: Subject, shape: Shape, focus: str, invariants: Invariants, nu
         focus: the context whose values are told apart: ``task0``, ``guest0``.
         invariants: what must hold in every state of a world.
         numbers: for a step's parameters, the CPUs and tasks with which it is taken; None for all there are.
+        recall: knows what comes of some steps; None knows nothing.
     """
-    builder = _Builder(subject, shape, focus)
+    builder = _Builder(subject, shape, focus, recall)
     while True:
         commands, checks, stopped = builder.everything(numbers)
         possible = builder.possible(commands)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -19,21 +21,31 @@ from typing import Any, Final
 
 from fpstate import toml
 from fpstate.cpu import by_name as cpu_by_name
-from fpstate.errors import FpstateError
+from fpstate.errors import FpstateError, UsageError
 from fpstate.linux import policy as policies
 from fpstate.linux.boot import boot
 from fpstate.linux.config import BootConfig
-from fpstate.linux.kernel import Kernel
-from fpstate.linux.steps import Assumptions, World
+from fpstate.linux.kernel import Kernel, Sets
+from fpstate.linux.steps import Assumptions, Step, World
 from fpstate.verify.check import subjects
 from fpstate.verify.history import BASE, CPU
 from fpstate.verify.invariants import invariants
-from fpstate.verify.model import Command, Model, Subject, build
-from fpstate.verify.properties import property_of
+from fpstate.verify.model import Command, Fixed, Model, Recall, Subject, Taken, build
+from fpstate.verify.properties import property_of, static_verdicts
 from fpstate.verify.question import Shape
 from fpstate.verify.search import Limits, search
 
-__all__ = ["MASKS", "Mutation", "Outcome", "Tally", "explanation", "mutations", "run_mutation", "run_mutations"]
+__all__ = [
+    "MASKS",
+    "Mutation",
+    "Outcome",
+    "Tally",
+    "choose",
+    "explanation",
+    "mutations",
+    "run_mutation",
+    "run_mutations",
+]
 
 MASKS: Final = ("restore", "guest_restore", "supervisor", "user_restore", "default", "guest_default")
 """The masks of saving and loading that are narrowed or widened."""
@@ -41,10 +53,20 @@ _SMALL: Final = Shape(1, 2, 1)
 _LARGER: Final = Shape(2, 2, 1)
 _SLOW: Final = frozenset({"user-dynamic", "permissions"})
 """Classes that are looked at last."""
-_OTHERWISE: Final = "cet-kernel"
-_DESIGNS: Final = ("independent", "raw-msr", "resident")
-"""Policies that keep components of this class in other places than the merged one."""
-_COMMUTE: Final = "equivalent because the two statements commute: no model changes"
+_DESIGNS: Final = (
+    ("cet-kernel", "independent", False),
+    ("cet-kernel", "raw-msr", False),
+    ("cet-kernel", "resident", False),
+    ("cet-kernel", "default-on", True),
+    ("permissions", "linux-6.12", False),
+)
+"""Classes that other policies treat otherwise, and whether the host uses supervisor shadow stacks itself."""
+_FLIPPED_TOO: Final = {"cet-kernel": "cet-kernel, default-on, host-sss"}
+"""A class of which no task has values, and where tasks do."""
+EQUIVALENT: Final = "equivalent because "
+OUTSIDE: Final = "outside the properties because "
+"""How an explanation begins."""
+_COMMUTE: Final = EQUIVALENT + "the two statements commute: no model changes"
 _MOST_STATES: Final = 300_000
 _NO_KERNEL: Final = (FpstateError, AttributeError, TypeError, KeyError, RecursionError, NameError)
 """What running a function raises that makes no sense any more."""
@@ -107,6 +129,16 @@ class Tally:
         return [outcome for outcome in self.outcomes if not outcome.killed_by]
 
     @property
+    def equivalent(self) -> list[Outcome]:
+        """Those of them that change nothing that matters."""
+        return [outcome for outcome in self.survivors if outcome.why.startswith(EQUIVALENT)]
+
+    @property
+    def outside(self) -> list[Outcome]:
+        """Those of them that do, of which no property speaks."""
+        return [outcome for outcome in self.survivors if outcome.why.startswith(OUTSIDE)]
+
+    @property
     def unexplained(self) -> list[Outcome]:
         """Those of them of which nobody has said why."""
         return [outcome for outcome in self.survivors if not outcome.why]
@@ -121,7 +153,7 @@ def mutations() -> Iterator[Mutation]:
         yield from _of_layer(layer)
     for mask in MASKS:
         for name in _subjects(Kernel):
-            if "," not in name:
+            if "," not in name and name != "permissions":  # its component is that of user-dynamic
                 yield Mutation(f"Sets.{mask}: flip {name}", mask=mask, component=name)
 
 
@@ -147,7 +179,7 @@ def _of_function(function: ast.FunctionDef) -> Iterator[tuple[str, ast.FunctionD
                 continue
             yield f"drop {_text(statement)}", _with_block(function, number, [*block[:i], *block[i + 1 :]])
             following = block[i + 1] if i + 1 < len(block) else None
-            if following is not None and _is_simple(following):
+            if following is not None and _is_simple(following) and not isinstance(following, ast.Return | ast.Raise):
                 swapped = [*block[:i], following, statement, *block[i + 2 :]]
                 yield f"swap {_text(statement)} and {_text(following)}", _with_block(function, number, swapped)
     for number, node in enumerate(_conditions(function)):
@@ -218,12 +250,17 @@ def _config(policy: str) -> BootConfig:
 
 
 def _subjects(kernel: type[Kernel]) -> dict[str, Subject]:
-    """Return what to look at by its name: the classes, and CET_KERNEL under the designs that keep it elsewhere."""
+    """Return what to look at by its name: the classes, and some under other policies."""
     found = {kind.name: subject for kind, _, subject in subjects(_config(BASE), Assumptions(), kernel)}
-    for design in _DESIGNS:
-        of_design = subjects(_config(design), Assumptions(), kernel)
-        found[f"{_OTHERWISE}, {design}"] = next(s for kind, _, s in of_design if kind.name == _OTHERWISE)
-    return {name: found[name] for name in sorted(found, key=_SLOW.__contains__)}
+    for component, policy, host_sss in _DESIGNS:
+        of_design = subjects(_config(policy), Assumptions(host_sss=host_sss), kernel)
+        name = f"{component}, {policy}{', host-sss' if host_sss else ''}"
+        found[name] = next(s for kind, _, s in of_design if kind.name == component)
+    return {name: found[name] for name in sorted(found, key=lambda name: _class(name) in _SLOW)}
+
+
+def _class(name: str) -> str:
+    return name.partition(",")[0]
 
 
 def _claims(w: World) -> Iterator[tuple[str, Any]]:
@@ -245,63 +282,182 @@ def _signature(model: Model) -> _Signature:
     return (frozenset(map(of, model.commands)), checks, claims, model.variables)
 
 
+class _Unmutated:
+    """A model of the kernel as it is: what comes of each step there, and the functions that the step calls.
+
+    A step that calls no function that a mutation changes is the same step: it is not taken again.  What is broken
+    without a mutation, under a policy that is no good, says nothing about one.
+    """
+
+    def __init__(self, subject: Subject, shape: Shape, focus: str) -> None:
+        self.known: dict[tuple[str, tuple[int, ...], Fixed], Taken] = {}
+        self.calls: dict[str, set[str]] = {}
+        self.called: set[str] = set()
+        listening = replace(subject, kernel=_listening(self.called))
+        model = build(listening, shape, focus, _claims, recall=self._listen)
+        self.signature = _signature(model)
+        found = search(model, Limits(states=_MOST_STATES)) if _is_design(subject) else None
+        self.broken = {broken.property for broken in found.broken} if found else set()
+
+    def _listen(self, step: Step, numbers: tuple[int, ...], fixed: Fixed, take: Callable[[], Taken]) -> Taken:
+        self.called.clear()
+        taken = self.known[step.name, numbers, fixed] = take()
+        self.calls.setdefault(step.name, set()).update(self.called)
+        return taken
+
+    def recall(self, changed: Collection[str]) -> Recall:
+        """Return what knows the steps that call nothing that is *changed*."""
+
+        def known(step: Step, numbers: tuple[int, ...], fixed: Fixed, take: Callable[[], Taken]) -> Taken:
+            if not self.calls[step.name].isdisjoint(changed):
+                return take()
+            key = (step.name, numbers, fixed)
+            if key not in self.known:
+                self.known[key] = take()
+            return self.known[key]
+
+        return known
+
+
+def _listening(called: set[str]) -> type[Kernel]:
+    """Return the kernel as it is; what is called of it is added to *called*."""
+
+    def look_up(kernel: Kernel, name: str) -> Any:
+        called.add(name)
+        return object.__getattribute__(kernel, name)
+
+    return type("Listening", (Kernel,), {"__getattribute__": look_up})
+
+
+def _is_design(subject: Subject) -> bool:
+    return subject.policy.name != BASE or subject.assumptions != Assumptions()
+
+
+def _speaking(model: Model, broken: Collection[str]) -> Model:
+    """Return *model* without the claims that are *broken* anyway."""
+    checks = tuple(check for check in model.checks if check.property not in broken)
+    return replace(model, checks=checks, invariants=tuple(i for i in model.invariants if i[0] not in broken))
+
+
 @cache
-def _unmutated(component: str, shape: Shape, focus: str) -> _Signature:
-    return _signature(build(_subjects(Kernel)[component], shape, focus, _claims))
+def _unmutated(component: str, shape: Shape, focus: str) -> _Unmutated:
+    return _Unmutated(_subjects(Kernel)[component], shape, focus)
 
 
-def _shapes(component: str) -> Iterator[tuple[Shape, tuple[str, ...]]]:
-    """Yield the shapes and foci of a class, the quick ones first; in the first pair every step can be taken."""
-    if component == "permissions":
-        yield _SMALL, ("task0",)
-        return
-    yield _SMALL, _SMALL.foci()
-    if component != "user-dynamic":
-        yield _LARGER, _LARGER.foci()
+_SHAPES: Final = (_SMALL, _LARGER)
+"""The quick one first; every step can be taken in it."""
 
 
-def _differing(subject: Subject, component: str, shape: Shape, foci: tuple[str, ...]) -> Iterator[Model]:
+def _foci(component: str, shape: Shape) -> tuple[str, ...]:
+    """Return whose values are looked at in a class: none where the shape is too large for it."""
+    if _class(component) in _SLOW and shape is not _SMALL:
+        return ()
+    return ("task0",) if _class(component) == "permissions" else shape.foci()
+
+
+def _of_mutation(mutation: Mutation) -> dict[str, Subject]:
+    """Return what to look at by its name."""
+    found = _subjects(mutation.kernel)
+    if not mutation.mask:
+        return found
+    flipped = {}
+    for name in (mutation.component, _FLIPPED_TOO.get(mutation.component, mutation.component)):
+        subject = found[name]
+        mask = getattr(subject.sets, mutation.mask) ^ subject.watched
+        flipped[name] = replace(subject, sets=replace(subject.sets, **{mutation.mask: mask}))
+    return flipped
+
+
+def _differing(mutation: Mutation, subject: Subject, component: str, shape: Shape) -> Iterator[Model]:
     """Yield the models of *subject* that are not those of the kernel as it is."""
-    for focus in foci:
-        model = build(subject, shape, focus, _claims)
-        if _signature(model) != _unmutated(component, shape, focus):
-            yield model
+    changed = {name for name in vars(mutation.kernel) if not name.startswith("__")} if not mutation.mask else None
+    for focus in _foci(component, shape):
+        base = _unmutated(component, shape, focus)
+        model = build(subject, shape, focus, _claims, recall=None if changed is None else base.recall(changed))
+        if _signature(model) != base.signature:
+            yield _speaking(model, base.broken)
+
+
+def _killed_by_numbers(mutation: Mutation) -> str:
+    """Return the property that a boot alone shows to be broken by a mutated mask, "" if none is."""
+    if not mutation.mask:
+        return ""
+    config = _config(BASE)
+    sets = Sets.of(config)
+    bit = _subjects(Kernel)[mutation.component].watched
+    flipped = replace(sets, **{mutation.mask: getattr(sets, mutation.mask) ^ bit})
+    found = static_verdicts(config, flipped, Assumptions())
+    return next((name for name, (verdict, _, _) in found.items() if verdict == "violated"), "")
 
 
 def run_mutation(mutation: Mutation) -> Outcome:
     """Look for a property that *mutation* breaks, in one model after the other."""
-    changes = False
-    for component, whole in _subjects(mutation.kernel).items():
-        subject = whole
-        if mutation.mask:
-            if component != mutation.component:
+    broken = _killed_by_numbers(mutation)
+    if broken:
+        return Outcome(mutation, broken, mutation.component)
+    changed: set[str] = set()
+    for shape in _SHAPES:
+        for component, subject in _of_mutation(mutation).items():
+            if shape is not _SMALL and component not in changed:
                 continue
-            mask = getattr(subject.sets, mutation.mask) ^ subject.watched
-            subject = replace(subject, sets=replace(subject.sets, **{mutation.mask: mask}))
-        try:
-            for shape, foci in _shapes(component):
-                same = True
-                for model in _differing(subject, component, shape, foci):
-                    same, changes = False, True
+            try:
+                for model in _differing(mutation, subject, component, shape):
+                    changed.add(component)
                     found = search(model, Limits(stop=True, states=_MOST_STATES))
                     if found.broken:
                         return Outcome(mutation, found.broken[0].property, component)
-                if same:
-                    break
-        except _NO_KERNEL as error:
-            return Outcome(mutation, f"error: {type(error).__name__}", component)
-    commute = not changes and ": swap " in mutation.id
-    return Outcome(mutation, changes=changes, why=_COMMUTE if commute else explanation(mutation.id))
+            except _NO_KERNEL as error:
+                return Outcome(mutation, f"error: {type(error).__name__}", component)
+    commute = not changed and ": swap " in mutation.id
+    why = explanation(mutation.id) or (_COMMUTE if commute else "")
+    return Outcome(mutation, changes=bool(changed), why=why)
 
 
-def run_mutations(progress: Callable[[int, Outcome], None] | None = None) -> Tally:
-    """Look at every mutation, for some minutes; *progress* is called after each, with how many there are."""
-    tally, every = Tally(), list(mutations())
-    for mutation in every:
-        tally.outcomes.append(run_mutation(mutation))
+@cache
+def _table() -> dict[str, Mutation]:
+    return {mutation.id: mutation for mutation in mutations()}
+
+
+def choose(text: str) -> list[Mutation]:
+    """Return the mutations whose id contains *text*.
+
+    Raises:
+        UsageError: none does.
+    """
+    chosen = [mutation for name, mutation in _table().items() if text in name]
+    if not chosen:
+        raise UsageError(f"no mutation has {text!r} in its name", cure="fpstate verify --mutations --json names them")
+    return chosen
+
+
+def _run_named(name: str) -> tuple[str, str, bool, str]:
+    """Return the outcome without the mutation, whose kernel only this process and its parent have."""
+    outcome = run_mutation(_table()[name])
+    return outcome.killed_by, outcome.component, outcome.changes, outcome.why
+
+
+def run_mutations(
+    chosen: Sequence[Mutation], jobs: int = 1, progress: Callable[[int, int], None] | None = None
+) -> Tally:
+    """Look at the *chosen* mutations, in several processes: all take some minutes of one.
+
+    *progress* is called after each, with how many are done, of how many.
+    """
+    tally = Tally()
+    for mutation, outcome in zip(chosen, _outcomes(chosen, jobs), strict=True):
+        tally.outcomes.append(Outcome(mutation, *outcome))
         if progress is not None:
-            progress(len(every), tally.outcomes[-1])
+            progress(len(tally.outcomes), len(chosen))
     return tally
+
+
+def _outcomes(chosen: Sequence[Mutation], jobs: int) -> Iterator[tuple[str, str, bool, str]]:
+    names = [mutation.id for mutation in chosen]
+    if jobs < 2 or len(names) < 2:
+        yield from map(_run_named, names)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        yield from pool.map(_run_named, names)
 
 
 # -- why some are not -------------------------------------------------------------------------------------------------

@@ -96,7 +96,9 @@ PROPERTIES: Final = {
             "P5", "loading an fpstate leaves nothing foreign that host code can observe", f"{_CORE} (restore mask)"
         ),
         Property(
-            "P6", "a guest-only component is in every guest's fpstate and in no task's", f"{_XSTATE} guest_default_cfg"
+            "P6",
+            "what KVM offers to guests is in their fpstates, or KVM keeps it; a guest-only component is in no task's",
+            f"{_XSTATE} guest_default_cfg",
         ),
         Property(
             "P7", "XFD is armed exactly while the fpstate lacks the dynamic component", f"{_XSTATE} fpstate_realloc()"
@@ -155,6 +157,11 @@ PROPERTIES: Final = {
             "a permission request leaves the supervisor components in __state_perm",
             f"{_XSTATE} __xstate_request_perm(), d8414603b29f",
         ),
+        Property(
+            "STEP",
+            "a step does what it is for: who runs where, what is permitted, how much room there is",
+            "the functions' own contracts",
+        ),
         Property("WARN", "no WARN of the kernel is reached", "the kernel's own assertions"),
         Property("FAULT", "no instruction of the kernel faults where nothing handles it", f"{_SIGNAL}, {_CORE}"),
     )
@@ -201,6 +208,9 @@ def static_verdicts(
         ),
         "P19": _judge(guests if host_sss else 0, "the host uses PL0_SSP itself", ["host-sss off"] if guests else []),
     }
+    homeless = sets.kvm & ~(sets.guest_default | sets.dynamic | sets.kvm_own)
+    if homeless:
+        verdicts["P6"] = ("violated", f"KVM offers {names(homeless)}, which guests' fpstates lack", [])
     overrun = kvm_view(config).overrun
     if overrun:
         reason = f"the guest's image is {overrun} bytes larger than its buffer on {config.cpu.name}"

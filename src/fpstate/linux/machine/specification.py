@@ -144,6 +144,8 @@ class ByteSpecification:
         if not condition:
             self.found.append(Finding(name, "the property does not hold"))
 
+    ensures = require
+
     def trace(self, event: str, cpu: Cpu, task: Task) -> None:
         """Note a tracepoint."""
         if self.traces is not None:
@@ -256,7 +258,7 @@ class ByteSpecification:
         self._write(owner, self.sets.cet_user)
         return owner.newest[CET_U]
 
-    def uses(self, cpu: Cpu, who: Task | Guest, mask: int) -> bool:  # noqa: ARG002  tags need the CPU
+    def uses(self, cpu: Cpu, who: Task, mask: int) -> bool:  # noqa: ARG002  tags need the CPU
         """See `fpstate.linux.steps.Spec`."""
         return not self.is_initial(who, mask)
 
