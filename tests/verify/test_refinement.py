@@ -62,9 +62,9 @@ class Told(TagSpecification):
     def needs(self, condition: Any, why: str) -> None:
         assert condition, f"possible over bytes, not over tags: {why}"
 
-    def warn(self, name: str, condition: Any) -> bool:
-        of_another = name == "update_fpu_shstk" and not self.hw.watched & self.sets.cet_user  # tags do not know
-        if condition and not of_another:
+    def warn(self, name: str, condition: Any, *, of: Task | None = None) -> bool:
+        followed = of is None or (self.is_focus(of) and self.hw.watched & self.sets.cet_user)
+        if condition and followed:
             self.found.add(f"WARN: {name}")
         return bool(condition)
 

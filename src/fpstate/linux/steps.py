@@ -57,8 +57,8 @@ class Spec(Specification, Protocol):
     def disowns(self, who: Task | Guest, mask: int) -> None:
         """By the ABI, *mask* of *who* may become initial at any time."""
 
-    def uses(self, cpu: Cpu, who: Task, mask: int) -> Any:
-        """Whether *mask* of *who*, which is current on *cpu*, is in use by the ABI."""
+    def uses(self, who: Task, mask: int) -> Any:
+        """Whether *mask* of *who* is in use by the ABI."""
 
     def is_initial(self, who: Task | Guest, mask: int) -> Any:
         """Whether *mask* of *who* is initial by the ABI."""
@@ -334,7 +334,7 @@ def clone_shstk(w: World, cpu: Cpu, task: Task, other: Task) -> None:
     w.in_syscall(cpu, task)
     w.spec.needs(w.kernel.sets.cet_user != 0 or w.kernel.sets.projected, "the kernel must manage CET_U")
     w.spec.needs(other.mode == FREE, "the child's slot must be free")
-    w.spec.needs(w.spec.uses(cpu, task, w.kernel.sets.cet_user), "it must have a shadow stack")
+    w.spec.needs(w.spec.uses(task, w.kernel.sets.cet_user), "it must have a shadow stack")
     w.kernel.copy_thread(cpu, task, other, new_stack=w.kernel.sets.cet_user != 0)
     _is_born(w, task, other)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -212,14 +212,24 @@ class _Job:
 Progress = Callable[[str, "Found"], None]
 
 
+def _known(job: _Job, options: Options) -> Outcome | None:
+    """Return the outcome of a model that was checked, here or in an earlier process."""
+    if job.key not in _MEMORY.outcomes and options.cached:
+        kept = cache.load(job.key)
+        if kept is not None:
+            _MEMORY.outcomes[job.key] = kept
+    return _MEMORY.outcomes.get(job.key)
+
+
+def _learn(job: _Job, outcome: Outcome, options: Options) -> Outcome:
+    _MEMORY.outcomes[job.key] = outcome
+    if options.cached:
+        cache.save(job.key, outcome)
+    return outcome
+
+
 def _outcome(job: _Job, options: Options, progress: Progress | None) -> Outcome:
-    key = job.key
-    if key not in _MEMORY.outcomes:
-        kept = cache.load(key) if options.cached else None
-        _MEMORY.outcomes[key] = outcome = kept or _check(job, progress)
-        if options.cached and kept is None:
-            cache.save(key, outcome)
-    return _MEMORY.outcomes[key]
+    return _known(job, options) or _learn(job, _check(job, progress), options)
 
 
 def prepare(
@@ -234,28 +244,34 @@ def prepare(
         workers: processes.
         done: called with how many groups of models are checked, of how many.
     """
-    configs = [boot(cpu, policy) for policy in policies]
-    jobs: dict[tuple[object, ...], _Job] = {}
-    for config in configs:
-        if config.fate == "xsave":
-            for _, job in (*_jobs(config, options), *_jobs_without_assumptions(config, options)):
-                if job.key not in _MEMORY.outcomes and not (options.cached and cache.load(job.key)):
-                    jobs.setdefault(job.key, job)
-    if workers < 2 or len(jobs) < 2:
+    configs = [config for policy in policies if (config := boot(cpu, policy)).fate == "xsave"]
+    groups = _groups((job for config in configs for _, job in _jobs(config, options)), options)
+    if workers < 2 or len(groups) < 2:
         return
-    groups: dict[tuple[object, ...], list[_Job]] = {}
-    for job in jobs.values():
-        groups.setdefault(job.group, []).append(job)
-    # The long ones first, so that no process is left alone with one at the end.
-    ordered = sorted(groups.values(), key=lambda group: (group[0].name not in _LARGE, group[0].method == "proof"))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        running = {pool.submit(_check_all, group): group for group in ordered}
-        for count, future in enumerate(as_completed(running), 1):
-            for job, outcome in zip(running[future], future.result(), strict=True):
-                _MEMORY.outcomes[job.key] = outcome
-                if options.cached:
-                    cache.save(job.key, outcome)
-            done(count, len(running))
+        _share_out(groups, options, pool, done)
+        # Which assumptions a verdict needs depends on what was proven.
+        groups = _groups((job for config in configs for job in _jobs_without_assumptions(config, options)), options)
+        _share_out(groups, options, pool, done)
+
+
+def _groups(jobs: Iterable[_Job], options: Options) -> list[list[_Job]]:
+    """Return the jobs whose outcomes are not known, those that share a proof together, long ones first."""
+    groups: dict[tuple[object, ...], dict[tuple[object, ...], _Job]] = {}
+    for job in jobs:
+        if _known(job, options) is None:
+            groups.setdefault(job.group, {})[job.key] = job
+    return sorted((list(group.values()) for group in groups.values()), key=lambda group: group[0].name not in _LARGE)
+
+
+def _share_out(
+    groups: list[list[_Job]], options: Options, pool: ProcessPoolExecutor, done: Callable[[int, int], None]
+) -> None:
+    running = {pool.submit(_check_all, group): group for group in groups}
+    for count, future in enumerate(as_completed(running), 1):
+        for job, outcome in zip(running[future], future.result(), strict=True):
+            _learn(job, outcome, options)
+        done(count, len(running))
 
 
 def _check_all(jobs: Sequence[_Job]) -> list[Outcome]:
@@ -280,8 +296,8 @@ def _shape_for(kind: ComponentClass, shape: Shape) -> Shape:
     return Shape(shape.cpus, tasks, min(shape.vcpus, tasks)) if kind.name in _LARGE else shape
 
 
-def _without(options: Options, classes: Sequence[str]) -> Iterator[tuple[str, Options]]:
-    """Yield each assumption that may matter, and the options of a quick verification without it."""
+def _without(options: Options, classes: Collection[str]) -> Iterator[tuple[str, Options]]:
+    """Yield each assumption that may matter to *classes*, and the options of a quick verification without it."""
     shape = Shape(min(2, options.shape.cpus), min(2, options.shape.tasks), min(1, options.shape.vcpus))
     method: Method = "exhaustive" if options.method == "exhaustive" else "proof"
     for need, change, name in _ALTERNATIVES:
@@ -290,10 +306,19 @@ def _without(options: Options, classes: Sequence[str]) -> Iterator[tuple[str, Op
             yield need, replace(options, shape=shape, method=method, assumptions=other, classes=(name,))
 
 
-def _jobs_without_assumptions(config: BootConfig, options: Options) -> Iterator[tuple[ComponentClass, _Job]]:
-    known = options.classes or tuple(kind.name for kind in CLASSES)
-    for _, changed in _without(options, known):
-        yield from _jobs(config, changed)
+def _jobs_without_assumptions(config: BootConfig, options: Options) -> Iterator[_Job]:
+    proven: dict[str, bool] = {}
+    for kind, job in _jobs(config, options):
+        outcome = _known(job, options)
+        proven[kind.name] = proven.get(kind.name, True) and outcome is not None and _may_get_worse(outcome, options)
+    for _, changed in _without(options, [name for name, it_may in proven.items() if it_may]):
+        for _, job in _jobs(config, changed):
+            yield job
+
+
+def _may_get_worse(outcome: Outcome, options: Options) -> bool:
+    """Tell whether a quick verification can show more than this outcome: a proof that fails shows no run."""
+    return outcome.proven or options.method == "exhaustive"
 
 
 def _check(job: _Job, progress: Progress | None) -> Outcome:
@@ -423,7 +448,8 @@ _STATIC: Final = frozenset({"P5", "P6", "P15", "P17", "P19"})
 
 def _find_needs(report: Report, config: BootConfig, options: Options) -> None:
     """Verify again without each assumption, where that could matter, and note which verdicts get worse."""
-    for need, changed in _without(options, tuple(report.classes)):
+    classes = report.classes.keys() - (report.failures.keys() if options.method != "exhaustive" else ())
+    for need, changed in _without(options, classes):
         without = _Verification(config, changed, None).report()
         for finding, worse in zip(report.findings, without.findings, strict=True):
             lost = {"violated": True, "unknown": finding.verdict == "proven"}.get(worse.verdict, False)

@@ -159,8 +159,10 @@ class SymbolicSpecification(TagSpecification):
         if not condition:
             raise _NotPossibleError
 
-    def warn(self, name: str, condition: Any) -> bool:
+    def warn(self, name: str, condition: Any, *, of: Task | None = None) -> bool:
         """Note that *condition* must not hold, and go on where it does not."""
+        if of is not None and not self.is_focus(of):
+            return False
         self._claim(f"WARN: {name}", negate(_truth(condition)))
         return False
 

@@ -355,14 +355,11 @@ class TagSpecification:
         self._set_newest(child, OWN, self.watches(self.sets.cet_user))
         return self._value_of(child)
 
-    def uses(self, cpu: Cpu, who: Task, mask: int) -> Any:
+    def uses(self, who: Task, mask: int) -> Any:
         """See `fpstate.linux.steps.Spec`."""
         if not self.watches(mask):
             return 1
-        if self.is_focus(who):
-            return as_expr(self.newest == OWN)
-        valid = (cpu.fpregs_owner_ctx == who.ref) & (who.last_cpu == cpu.ref)
-        return where(who.need_fpu_load, where(valid, cpu.regs, who.fpstate.image), cpu.regs) != INITIAL
+        return as_expr(self.newest == OWN) if self.is_focus(who) else 1
 
     def copied(self, tag: Any) -> None:
         """The focus forks, and its child gets *tag*."""

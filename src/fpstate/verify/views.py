@@ -152,6 +152,8 @@ def learned(small: Model, large: Model) -> dict[str, npt.NDArray[np.uint8]]:
 
 def smaller(model: Model) -> Model | None:
     """Return the same in a smaller shape, to learn from; None if there is none, or its views would be too many."""
+    if not _few(views(model)):
+        return None
     shape = model.shape
     number = int(model.focus.removeprefix("task").removeprefix("guest"))
     vcpus = min(2, shape.vcpus)
@@ -163,7 +165,9 @@ def smaller(model: Model) -> Model | None:
     focus = f"{kind}{0 if number < shape.vcpus else vcpus}"
     names = {name for name, _ in model.invariants}
     made = build(model.subject, small, focus, lambda w: (clause for clause in invariants(w) if clause[0] in names))
-    seen = views(model, made)
-    if len(seen) > _MOST_PLACES or any(view.bits > _MOST_BITS for view in seen):
-        return None
-    return made
+    return made if _few(views(model, made)) else None
+
+
+def _few(seen: Sequence[View]) -> bool:
+    """Tell whether tables can have a place for every view."""
+    return len(seen) <= _MOST_PLACES and all(view.bits <= _MOST_BITS for view in seen)

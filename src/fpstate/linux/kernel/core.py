@@ -109,7 +109,7 @@ class Core(Independent):
         self.fpu_inherit_perms(parent, child)
         self.hw.drop(child.own, self.sets.pasid)
         if new_stack:
-            self.update_fpu_shstk(child)
+            self.update_fpu_shstk(parent, child)
         self.spec.trace("x86_fpu_copy_dst", cpu, child)
 
     def fpu_inherit_perms(self, parent: Task, child: Task) -> None:
@@ -118,10 +118,10 @@ class Core(Independent):
             child.state_perm, child.state_size = parent.state_perm, parent.state_size
             child.guest_perm, child.guest_size = parent.guest_perm, parent.guest_size
 
-    def update_fpu_shstk(self, child: Task) -> None:
+    def update_fpu_shstk(self, parent: Task, child: Task) -> None:
         """A thread with a shadow stack of its own starts at its top."""
         cet = self.hw.in_image(child.own, self.sets.cet_user)
-        self.spec.warn("update_fpu_shstk", cet == 0)
+        self.spec.warn("update_fpu_shstk", cet == 0, of=parent)
         self.hw.set_ssp(child.own, self.spec.new_ssp(child))
 
     def fpu_flush_thread(self, cpu: Cpu, task: Task) -> None:

@@ -150,8 +150,11 @@ class Hardware(Protocol):
 class Specification(Protocol):
     """Who listens to what the kernel claims about itself."""
 
-    def warn(self, name: str, condition: Any) -> bool:
-        """A WARN of the kernel: *condition* must not hold.  Return whether the kernel goes the WARN's way."""
+    def warn(self, name: str, condition: Any, *, of: Task | None = None) -> bool:
+        """A WARN of the kernel: *condition* must not hold.  Return whether the kernel goes the WARN's way.
+
+        It is about values of the task *of*; who does not follow that task's values cannot judge it.
+        """
 
     def require(self, name: str, condition: Any) -> None:
         """A property: *condition* must hold."""

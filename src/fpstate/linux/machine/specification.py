@@ -133,7 +133,7 @@ class ByteSpecification:
         if not condition:
             raise NotPossible(self.step, why)
 
-    def warn(self, name: str, condition: Any) -> bool:
+    def warn(self, name: str, condition: Any, *, of: Task | None = None) -> bool:  # noqa: ARG002  it follows all
         """Note a WARN."""
         if condition:
             self.found.append(Finding(f"WARN: {name}", f"the kernel warns in {name}"))
@@ -258,7 +258,7 @@ class ByteSpecification:
         self._write(owner, self.sets.cet_user)
         return owner.newest[CET_U]
 
-    def uses(self, cpu: Cpu, who: Task, mask: int) -> bool:  # noqa: ARG002  tags need the CPU
+    def uses(self, who: Task, mask: int) -> bool:
         """See `fpstate.linux.steps.Spec`."""
         return not self.is_initial(who, mask)
 
