@@ -116,6 +116,9 @@ def _node(op: str, args: tuple[Any, ...], *, boolean: bool) -> Expr:
     return found
 
 
+_CONSTANTS: dict[int, Expr] = {}
+
+
 def const(value: int) -> Expr:
     """Return the constant *value*."""
     return _node("const", (int(value) & _ALL,), boolean=value in (0, 1))
@@ -132,7 +135,12 @@ def var(name: str, size: int) -> Expr:
 
 def as_expr(value: Any) -> Expr:
     """Return *value* as an expression."""
-    return value if isinstance(value, Expr) else const(int(value))
+    if isinstance(value, Expr):
+        return value
+    found = _CONSTANTS.get(value)
+    if found is None:
+        found = _CONSTANTS[value] = const(int(value))
+    return found
 
 
 def negate(condition: Expr) -> Expr:

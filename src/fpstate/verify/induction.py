@@ -10,6 +10,7 @@ name one that was left out, and where every task may have a vCPU.  z3 does, for 
 from __future__ import annotations
 
 import itertools
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,16 @@ def numbers(step_parameters: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
             yield chosen
 
 
+_OF_TRUTHS: Final = {"and": z3.And, "or": z3.Or, "xor": z3.Xor, "eq": operator.eq}
+_OF_VECTORS: Final = {
+    "and": operator.and_,
+    "or": operator.or_,
+    "xor": operator.xor,
+    "eq": operator.eq,
+    "lt": z3.ULT,
+}
+
+
 class _Translator:
     """From `Expr` to z3: truth values to Bool, the rest to 8-bit vectors."""
 
@@ -110,9 +121,8 @@ class _Translator:
         if e.op == "eq" and e.args[1].op == "const":
             return self._equal(a, e.args[1].args[0])
         if z3.is_bool(a) and z3.is_bool(b):
-            return {"and": z3.And, "or": z3.Or, "xor": z3.Xor, "eq": lambda x, y: x == y}[e.op](a, b)
-        a, b = _vector(a), _vector(b)
-        return {"eq": a == b, "lt": z3.ULT(a, b), "and": a & b, "or": a | b, "xor": a ^ b}[e.op]
+            return _OF_TRUTHS[e.op](a, b)
+        return _OF_VECTORS[e.op](_vector(a), _vector(b))
 
     @staticmethod
     def _choice(condition: Any, yes: Any, no: Any) -> Any:

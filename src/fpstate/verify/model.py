@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 from fpstate.isa.rules import Fault
 from fpstate.linux.kernel import KERNEL, Cpu, Fpstate, Guest, Kernel, Sets, Task
@@ -421,7 +421,7 @@ class _Builder:
     def _copy(self, w: World) -> World:
         """Return a world of its own with the fields of *w*: a run changes it."""
         newest = w.spec.newest  # type: ignore[attr-defined]  # the specification is this module's
-        return self._assemble([copy(cpu) for cpu in w.cpus], [_copied(task) for task in w.tasks], newest)
+        return self._assemble([_copy(cpu) for cpu in w.cpus], [_copied(task) for task in w.tasks], newest)
 
     def _follow(self, w: World) -> None:
         """Set what depends on variables: user features follow the features, a larger buffer is as large as its size."""
@@ -539,12 +539,21 @@ class _Builder:
         }
 
 
+_Fields = TypeVar("_Fields", Cpu, Task, Fpstate, Guest)
+_FIELDS: Final = {kind: attrgetter(*(f.name for f in fields(kind))) for kind in (Cpu, Task, Fpstate, Guest)}
+
+
+def _copy(thing: _Fields) -> _Fields:
+    """Return a shallow copy: copy.copy() takes five times as long, and a third of the time went there."""
+    return type(thing)(*_FIELDS[type(thing)](thing))
+
+
 def _copied(task: Task) -> Task:
-    made = copy(task)
-    made.own = copy(task.own)
+    made = _copy(task)
+    made.own = _copy(task.own)
     if task.guest is not None:
-        made.guest = copy(task.guest)
-        made.guest.fpstate = copy(task.guest.fpstate)
+        made.guest = _copy(task.guest)
+        made.guest.fpstate = _copy(task.guest.fpstate)
     return made
 
 
