@@ -48,7 +48,7 @@ __all__ = [
 
 Status = Literal["proven", "holds", "violated", "unknown"]
 _SEVERITY: Final[dict[Status, int]] = {"violated": 3, "unknown": 2, "holds": 1, "proven": 0}
-_MOST_AFTER_FAILURE: Final = 1_000_000
+_MOST_AFTER_FAILURE: Final = 400_000
 """States to visit where the induction has failed: what it fails at is found among the first."""
 _LARGE: Final = frozenset({"user-dynamic", "permissions"})
 """Classes whose control states are many: they are visited with one task less."""
