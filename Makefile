@@ -48,11 +48,13 @@ mutations: $(VENV)/dev.stamp ## Make every small mistake in the kernel's functio
 goldens: $(VENV)/dev.stamp ## Make the recordings of Bochs 3.1 again (root; needs debootstrap and a Debian mirror)
 	$(BIN)/python conformance/bochs/goldens.py
 
-bench: $(VENV)/dev.stamp ## Measure start-up, configurations a second, and the XSAVE instructions against peers
+bench: $(VENV)/dev.stamp ## Measure start-up, configurations and steps a second, verdicts, and against peers: XSAVE, Spin
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/configs.py
 	$(BIN)/python bench/scalar.py
 	$(BIN)/python bench/batch.py
+	$(BIN)/python bench/verdicts.py
+	$(BIN)/python bench/verify.py
 
 lock: $(VENV)/dev.stamp ## Lock the dependencies again, newest versions that pyproject.toml allows
 	$(BIN)/python scripts/lock.py

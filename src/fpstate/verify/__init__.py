@@ -2,5 +2,5 @@
 
 `fpstate.verify.model` reads the transition system out of `fpstate.linux.kernel` and `fpstate.linux.steps`;
 `fpstate.verify.search` visits all of its states, `fpstate.verify.induction` proves it for any number of CPUs, tasks and
-vCPUs.  Needs NumPy and z3 (``pip install fpstate[verify]``).
+vCPUs.  Needs NumPy, Numba and z3 (``pip install fpstate[verify]``); does without Numba, slower.
 """
