@@ -81,6 +81,28 @@ def test_a_vcpu_locks_what_guests_may_have_and_what_is_granted_is_granted_again(
     assert told(other, "arch_prctl", option=ARCH_REQ_XCOMP_GUEST_PERM, value=18) == "EBUSY"
 
 
+def alone(m: Machine) -> Machine:
+    """The slot of task 1 becomes free; task 0 is current again."""
+    m.step("context_switch", cpu=0, task=0, other=1)
+    m.step("exit", cpu=0, task=1)
+    m.step("switch_from_idle", cpu=0, task=0)
+    return m
+
+
+def test_a_thread_with_a_shadow_stack_begins_on_one_of_its_own() -> None:
+    m = machine()
+    m.step("shstk_setup", cpu=0, task=0)
+    assert alone(m).step("clone_shstk", cpu=0, task=0, other=1).findings == ()
+    parent, child = (task.own.image.component(11) for task in m.world.tasks)
+    assert parent[:8] == child[:8] != bytes(8)
+    assert parent[8:] != child[8:]
+
+
+def test_a_thread_without_a_shadow_stack_gets_none() -> None:
+    with pytest.raises(NotPossible, match="it must have a shadow stack"):
+        alone(machine()).step("clone_shstk", cpu=0, task=0, other=1)
+
+
 # -- XCR0 and IA32_XSS of a guest -------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,15 @@ def plain(value: Any) -> Any:
     return value.args[0] if isinstance(value, Expr) and value.op == "const" else value
 
 
+class Witness(TagHardware):
+    """Tags that know of the components that are not looked at which of them are in use."""
+
+    used: list[int]
+
+    def xfeatures_in_use(self, cpu: Cpu, mask: int) -> Any:
+        return super().xfeatures_in_use(cpu, mask) if self.watched & mask else self.used[cpu.number] & mask
+
+
 class Told(TagSpecification):
     """Findings over tags that are plain numbers."""
 
@@ -115,7 +124,7 @@ class Twin:
         self.machine, self.bit, self.focus = machine, bit, focus
         sets = machine.sets
         self.sets = replace(sets, pkru=sets.pkru & 1 << bit, watched=1 << bit)
-        self.hw = TagHardware(self.sets, 1 << bit)
+        self.hw = Witness(self.sets, 1 << bit)
         self.spec = Told(self.sets, self.hw, self.places, self.is_focus)
         assumptions = machine.world.assumptions
         self.spec.host_sss = sets.cet_kernel if assumptions.host_sss and assumptions.fred else 0
@@ -133,6 +142,7 @@ class Twin:
     def _task(self, kernel: Kernel, number: int) -> Task:
         task = Task(number, Fpstate(f"task {number}"), mode=KERNEL, need_fpu_load=1, lbr=INITIAL)
         kernel.fpstate_reset(task)
+        task.own.image = INITIAL
         task.pkru = DEFAULT if self.sets.pkru else INITIAL
         if number < VCPUS:
             fpstate = Fpstate(f"guest {number}", xfeatures=self.sets.guest_default, is_guest=1, image=INITIAL)
@@ -256,6 +266,7 @@ class Twin:
 
 def lock_step(machine: Machine, twin: Twin, step: Step, numbers: tuple[int, ...]) -> set[str] | None:
     """Take a step on both, if it is possible, hold one against the other, and return what was found."""
+    twin.hw.used = [machine.hw.xfeatures_in_use(cpu, -1) for cpu in machine.world.cpus]
     try:
         found = machine.take(step, numbers)
     except NotPossible:

@@ -67,6 +67,9 @@ EQUIVALENT: Final = "equivalent because "
 OUTSIDE: Final = "outside the properties because "
 """How an explanation begins."""
 _COMMUTE: Final = EQUIVALENT + "the two statements commute: no model changes"
+_UNCALLED: Final = (
+    OUTSIDE + "no step calls the function: calls and other regsets do, which tests hold to what kernels do"
+)
 _MOST_STATES: Final = 300_000
 _NO_KERNEL: Final = (FpstateError, AttributeError, TypeError, KeyError, RecursionError, NameError)
 """What running a function raises that makes no sense any more."""
@@ -370,12 +373,28 @@ def _of_mutation(mutation: Mutation) -> dict[str, Subject]:
 
 def _differing(mutation: Mutation, subject: Subject, component: str, shape: Shape) -> Iterator[Model]:
     """Yield the models of *subject* that are not those of the kernel as it is."""
-    changed = {name for name in vars(mutation.kernel) if not name.startswith("__")} if not mutation.mask else None
+    changed = _changed(mutation) if not mutation.mask else None
     for focus in _foci(component, shape):
         base = _unmutated(component, shape, focus)
         model = build(subject, shape, focus, _claims, recall=None if changed is None else base.recall(changed))
         if _signature(model) != base.signature:
             yield _speaking(model, base.broken)
+
+
+def _changed(mutation: Mutation) -> set[str]:
+    """Return the names of the functions that a mutation changes."""
+    return {name for name in vars(mutation.kernel) if not name.startswith("__")}
+
+
+def _is_called(mutation: Mutation) -> bool:
+    """Tell whether any step calls what a mutation changes."""
+    if mutation.mask:
+        return True
+    changed = _changed(mutation)
+    bases = (
+        _unmutated(component, _SMALL, focus) for component in _subjects(Kernel) for focus in _foci(component, _SMALL)
+    )
+    return any(not called.isdisjoint(changed) for base in bases for called in base.calls.values())
 
 
 def _killed_by_numbers(mutation: Mutation) -> str:
@@ -410,6 +429,8 @@ def run_mutation(mutation: Mutation) -> Outcome:
                 return Outcome(mutation, f"error: {type(error).__name__}", component)
     commute = not changed and ": swap " in mutation.id
     why = explanation(mutation.id) or (_COMMUTE if commute else "")
+    if not why and not changed and not _is_called(mutation):
+        why = _UNCALLED
     return Outcome(mutation, changes=bool(changed), why=why)
 
 

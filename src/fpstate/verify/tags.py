@@ -127,6 +127,10 @@ class TagHardware:
         """IA32_XFD."""
         cpu.xfd = mask
 
+    def xfeatures_in_use(self, cpu: Cpu, mask: int) -> Any:
+        """XINUSE of what is watched; other components may be in use."""
+        return self._bits(cpu.regs) & mask if self._has(mask) else mask
+
     def tile_release(self, cpu: Cpu) -> None:
         """TILERELEASE."""
         cpu.regs = where(self._has(XTILE), INITIAL, cpu.regs)

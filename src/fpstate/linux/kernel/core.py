@@ -8,6 +8,7 @@ from fpstate.linux.kernel.independent import Independent
 from fpstate.linux.kernel.sets import GUEST_PERM_LOCKED
 from fpstate.linux.kernel.state import NULL, Cpu, Fpstate, Guest, Task
 from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
+from fpstate.xfeatures import XTILE
 
 __all__ = ["Core"]
 
@@ -70,8 +71,9 @@ class Core(Independent):
 
     def fpu_idle_fpregs(self, cpu: Cpu) -> None:
         """The idle driver releases tiles in use before a deep C-state; whose they were has to load them again."""
-        self.hw.tile_release(cpu)
-        cpu.fpregs_owner_ctx = NULL
+        if self.hw.xfeatures_in_use(cpu, XTILE):
+            self.hw.tile_release(cpu)
+            cpu.fpregs_owner_ctx = NULL
 
     def fpu_init_cpu(self, cpu: Cpu) -> None:
         """fpu__init_cpu(): a CPU comes up with XCR0, IA32_XSS, and IA32_XFD with its shadow."""
@@ -83,14 +85,16 @@ class Core(Independent):
     # -- fork, exec, exit ----------------------------------------------------------------------------------------
 
     def fpstate_reset(self, task: Task) -> None:
-        """A task's fpstate and permissions as boot configured them."""
+        """A task's fpstate and permissions as boot configured them; the embedded buffer replaces a larger one."""
         sets = self.sets
         own = task.own
+        grown = own.xfeatures & sets.dynamic
         own.size = own.allocated = self.hw.size(sets.default)
         own.user_size = self.hw.user_size(sets.user_default)
         own.xfeatures, own.user_xfeatures = sets.default, sets.user_default
         own.xfd = self.init_fpstate.xfd
-        own.image = self.hw.new_image(own)
+        if grown:
+            own.image = self.hw.new_image(own)
         task.state_perm, task.guest_perm = sets.default, sets.guest_default
         task.state_size, task.guest_size = self.hw.size(sets.default), self.hw.size(sets.guest_default)
 
@@ -98,6 +102,7 @@ class Core(Independent):
         """Give *child* the state of *parent*, the current task; dynamic components are not inherited."""
         child.last_cpu = NULL
         self.fpstate_reset(child)
+        child.own.image = self.hw.new_image(child.own)  # arch_dup_task_struct() leaves zeros there
         child.need_fpu_load = 1
         if minimal:
             self.hw.copy_init(child.own)
@@ -137,9 +142,10 @@ class Core(Independent):
         self.pkru_write_default(cpu)
 
     def fpu_drop(self, cpu: Cpu, task: Task) -> None:
-        """fpu__drop(): the current task exits."""
-        if not task.need_fpu_load:
-            self.fpregs_deactivate(cpu, task)
+        """fpu__drop(): the current task exits.  Until 6.15 TIF_NEED_FPU_LOAD made no difference."""
+        if task.need_fpu_load and not self.policy.switch_marks_next:
+            return
+        self.fpregs_deactivate(cpu, task)
         self.spec.trace("x86_fpu_dropped", cpu, task)
 
     # -- signals and regsets ---------------------------------------------------------------------------------------

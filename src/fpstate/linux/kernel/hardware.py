@@ -43,6 +43,9 @@ class Hardware(Protocol):
     def write_xfd(self, cpu: Cpu, mask: int) -> None:
         """WRMSR of IA32_XFD."""
 
+    def xfeatures_in_use(self, cpu: Cpu, mask: int) -> Any:
+        """XGETBV with ECX = 1: the part of *mask* that is in use."""
+
     def tile_release(self, cpu: Cpu) -> None:
         """TILERELEASE."""
 

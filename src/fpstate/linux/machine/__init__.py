@@ -98,6 +98,7 @@ class Machine:
     def _task(self, kernel: Kernel, number: int, *, vcpu: bool) -> Task:
         task = Task(number, Fpstate(f"task {number}"), mode=KERNEL, need_fpu_load=1)
         kernel.fpstate_reset(task)
+        task.own.image = self.hw.new_image(task.own)
         task.pkru, task.lbr = self.hw.pkru_default, self.hw.nothing
         self.spec.adopt(task)
         self.spec.starts(task)

@@ -236,6 +236,11 @@ class ByteHardware:
         cpu.xfd = mask
         self._note(cpu, "WRMSR", "IA32_XFD", mask)
 
+    def xfeatures_in_use(self, cpu: Cpu, mask: int) -> int:
+        """XGETBV with ECX = 1."""
+        p: Processor = cpu.regs
+        return p.xinuse(mask)
+
     def tile_release(self, cpu: Cpu) -> None:
         """TILERELEASE."""
         self.initialise(cpu, XTILE & self.sets.xcr0)
