@@ -204,7 +204,7 @@ def test_one_reg_knows_no_ssp_where_guests_have_no_shadow_stacks() -> None:
 
 def test_a_guest_has_its_ssp_back_when_its_own_guest_exits() -> None:
     m = with_ssp(Assumptions(nested=True))
-    assert told(m, "nested_vm_entry", value=0x2001) == "#GP"
+    assert told(m, "nested_vm_entry", value=0x2001) == "VM-entry failure"
     assert told(m, "nested_vm_entry", value=0x2000) == "done"
     told(m, "nested_vm_exit")
     assert ssp(m) == f"{SSP:#x}"

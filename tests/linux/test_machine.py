@@ -252,7 +252,7 @@ MIGRATION = (
 
 def test_before_january_2026_tile_data_under_xfd_made_the_host_fault() -> None:
     event = take(machine("linux-6.16"), *MIGRATION)
-    assert "WARN: ex_handler_fprestore" in [finding.property for finding in event.findings]
+    assert [finding.property for finding in event.findings] == ["FAULT: xfd"]
 
 
 def test_since_then_it_is_dropped() -> None:

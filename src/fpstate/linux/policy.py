@@ -43,6 +43,8 @@ _FLAGS: Final = (
     "guest_xfd_waits_for_load",
     "copies_pkru_always",
     "switch_marks_next",
+    "signal_updates_xfd",
+    "coredump_reads_pkru",
     "independent_needs_cpuid",
     "disable_line",
     "disable_oopses",
@@ -85,6 +87,8 @@ class Policy:
         copies_pkru_always: regsets and KVM_GET_XSAVE show PKRU even if the image's XSTATE_BV lacks it (no release).
         switch_marks_next: a context switch sets TIF_NEED_FPU_LOAD of the task that comes (until 6.15), not of the
             one that goes.
+        signal_updates_xfd: fpu__clear_user_states() writes IA32_XFD first (6.18, stable since Nov 2025).
+        coredump_reads_pkru: a core dump takes PKRU of the register, not of ``thread.pkru`` (no release).
         independent_needs_cpuid: IA32_XSS gets an independent bit only if CPUID enumerates it (Aug 2024).
         guest_allocation: what the guest fpstate's buffer is sized by: ``"guest"`` its own features, or
             ``"user-default"`` the standard-format user size, which can be too small (until Feb 2025).
@@ -121,6 +125,8 @@ class Policy:
     guest_xfd_waits_for_load: bool
     copies_pkru_always: bool
     switch_marks_next: bool
+    signal_updates_xfd: bool
+    coredump_reads_pkru: bool
     independent_needs_cpuid: bool
     guest_allocation: str
     disable_message: str

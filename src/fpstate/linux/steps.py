@@ -1,8 +1,9 @@
 """What can happen to the machine: user instructions, kernel entries, and what the kernel may do, one step each.
 
-A step is what nothing else on its CPU can interrupt: user code between two events, or one region that the kernel
-protects (fpregs_lock(), or interrupts off).  Between any two steps a CPU may switch tasks or be used by the kernel, and
-the other CPUs may do anything: that is preemption at every point where the kernel allows it.
+A step is taken at once: user code between two events, or one region that the kernel protects (fpregs_lock(), or
+interrupts off).  Between any two steps a CPU may switch tasks or be used by the kernel, and the other CPUs may do
+anything: that is preemption at nearly every point where the kernel allows it.  `exec_`, `setup_sigframe`,
+`sigreturn_ia32`, `sigreturn_refused` and KVM's ioctls hold several regions, and are not left in between.
 
 A step's docstring says what happens, its parameters which CPU and tasks take part.  It begins with what must hold for
 it to be possible; the rest is a call of the kernel, what the specification learns, and what the step must have come to

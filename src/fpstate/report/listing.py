@@ -31,6 +31,8 @@ _RULES = (
     "guest_xfd_waits_for_load",
     "copies_pkru_always",
     "switch_marks_next",
+    "signal_updates_xfd",
+    "coredump_reads_pkru",
     "independent_needs_cpuid",
     "disable_message",
     "disable_line",

@@ -162,13 +162,14 @@ def _key(subject: Subject, *rest: object) -> tuple[object, ...]:
     policy = subject.policy
     rules: tuple[object, ...] = (policy.switch_marks_next,)
     if subject.sets.pkru:
-        rules += (policy.copies_pkru_always,)
+        rules += (policy.copies_pkru_always, policy.coredump_reads_pkru)
     if subject.sets.dynamic:
         rules += (
             policy.kvm_drops_xfd,
             policy.permission_keeps_supervisor,
             policy.sigreturn_initialises_dynamic,
             policy.guest_xfd_waits_for_load,
+            policy.signal_updates_xfd,
             policy.user & subject.sets.tracked,
             policy.user_dynamic & subject.sets.tracked,
             subject.sets.dynamic < 1 << policy.xfeature_max,

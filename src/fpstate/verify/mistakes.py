@@ -32,6 +32,8 @@ RULES: Final[dict[str, dict[str, Any]]] = {
     "sigreturn-leaves-tiles": {"sigreturn_initialises_dynamic": False},
     "guest-xfd-written-early": {"guest_xfd_waits_for_load": False},
     "regset-hides-pkru": {"copies_pkru_always": False},
+    "coredump-shows-old-pkru": {"coredump_reads_pkru": False},
+    "signal-handler-without-xfd": {"signal_updates_xfd": False},
 }
 """Fields of a policy that are a mistake."""
 _K = TypeVar("_K", bound=type[Kernel])
@@ -154,10 +156,10 @@ class _FailsWithoutReset(Kernel):
 
 @_mistake("supervisor-wiped-fx-only")
 class _WipesSupervisor(Kernel):
-    def fpu_restore_sig_slow(self, cpu: Cpu, task: Task, image: Any) -> None:
+    def os_xrstor_safe(self, cpu: Cpu, task: Task) -> None:
         """The frame has no extended state: XSTATE_BV is narrowed to x87 and SSE."""
-        super().fpu_restore_sig_slow(cpu, task, image)
         self.hw.drop(task.fpstate, self.sets.supervisor)
+        super().os_xrstor_safe(cpu, task)
 
 
 @_mistake("fsave-header-stale")

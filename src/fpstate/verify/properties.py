@@ -134,7 +134,11 @@ PROPERTIES: Final = {
             f"{_CORE} fpu_swap_kvm_fpstate()",
         ),
         Property("P14", "user images hold no supervisor state", f"{_XSTATE} copy_xstate_to_uabi_buf()"),
-        Property("P15", "PKRU is never taken from an fpstate", "Linux 7.2 arch/x86/include/asm/fpu/xstate.h"),
+        Property(
+            "P15",
+            "loading a task's or a guest's fpstate never takes PKRU from it",
+            "Linux 7.2 arch/x86/include/asm/fpu/xstate.h",
+        ),
         Property(
             "P16",
             "KVM touches an XSAVE-managed MSR only with the guest's state loaded",
@@ -193,20 +197,19 @@ def static_verdicts(
     kept = (sets.default | sets.guest_default) & ~policy.never_restored & ~sets.restore
     observable = kept & ~sets.cet_kernel | (kept if host_sss else 0)
     names = config.cpu.catalogue.names
+    unused = ["fred off" if assumptions.host_sss else "host-sss off"]
     verdicts: dict[str, tuple[Verdict, str, list[str]]] = {
-        "P5": _judge(
-            observable, f"{names(observable)} stays in the registers", ["host-sss off"] if kept and looked_at else []
-        ),
+        "P5": _judge(observable, f"{names(observable)} stays in the registers", unused if kept and looked_at else []),
         "P6": _judge(
             sets.default & policy.guest_only | policy.guest_only & sets.maximum & ~sets.guest_default,
             "the guest-only set is not kept apart",
         ),
-        "P15": _judge((sets.restore | sets.guest_restore) & sets.pkru & policy.never_restored, "PKRU is restored"),
+        "P15": _judge((sets.restore | sets.guest_restore) & sets.pkru, "PKRU is loaded with the rest"),
         "P17": _judge(
             sets.independent & (sets.maximum | sets.default | sets.guest_default),
             "an fpstate has an independent component",
         ),
-        "P19": _judge(guests if host_sss else 0, "the host uses PL0_SSP itself", ["host-sss off"] if guests else []),
+        "P19": _judge(guests if host_sss else 0, "the host uses PL0_SSP itself", unused if guests else []),
     }
     homeless = sets.kvm & ~(sets.guest_default | sets.dynamic | sets.kvm_own)
     if homeless:

@@ -100,9 +100,12 @@ class Context:
         self.spec.require("P1", fpstate.xfeatures & ~self.hw.enabled(cpu) == 0)
         try:
             self.hw.xrstor(cpu, fpstate, mask)
-        except Fault:
+        except Fault as fault:
+            if fault.vector == "#NM":  # no exception table entry helps: the kernel dies of an unexpected #NM
+                raise
             self.spec.warn("ex_handler_fprestore", condition=True)  # Bad FPU state detected, reinitializing
-            self.hw.xrstor(cpu, self.init_fpstate, mask)
+            self.xfd_update_state(cpu, self.init_fpstate)
+            self.hw.xrstor(cpu, self.init_fpstate, self.sets.restore)
 
     def xfd_update_state(self, cpu: Cpu, fpstate: Fpstate) -> None:
         """Write IA32_XFD if the shadow says that it differs: before XRSTOR, or the component would be initialised."""

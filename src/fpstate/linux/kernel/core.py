@@ -154,12 +154,13 @@ class Core(Independent):
         """fpu__clear_user_states(): user components become initial, supervisor ones stay."""
         if self.sets.supervisor and not self.fpregs_state_valid(cpu, task):
             self.hw.xrstor(cpu, task.fpstate, self.sets.supervisor)
-        self.restore_fpregs_from_init_fpstate(cpu, task, self.sets.user_restore)
+        if self.policy.signal_updates_xfd:
+            self.xfd_update_state(cpu, task.fpstate)
+        self.restore_fpregs_from_init_fpstate(cpu, self.sets.user_restore)
         self.fpregs_mark_activate(cpu, task)
 
-    def restore_fpregs_from_init_fpstate(self, cpu: Cpu, task: Task, mask: int) -> None:
-        """Initialise *mask*; IA32_XFD is that of the task."""
-        self.xfd_update_state(cpu, task.fpstate)
+    def restore_fpregs_from_init_fpstate(self, cpu: Cpu, mask: int) -> None:
+        """Initialise *mask*, and PKRU as programs start with it."""
         self.spec.require("P4", self.hw.fits(self.init_fpstate.size, self.init_fpstate.xfeatures))
         self.hw.xrstor(cpu, self.init_fpstate, mask)
         self.pkru_write_default(cpu)
@@ -247,6 +248,7 @@ class Core(Independent):
         """KVM_SET_XSAVE: take a user image; return its PKRU, or the vCPU's if it has none."""
         if self.policy.kvm_drops_xfd:
             armed = self.hw.in_user_image(image, guest.fpstate.xfd)
-            self.spec.warn("fpu_copy_uabi_to_guest_fpstate", armed != 0)
+            if self.spec.warn("fpu_copy_uabi_to_guest_fpstate", armed != 0):
+                return guest.pkru  # and EINVAL
         pkru = self.hw.from_user(guest.fpstate, image)
         return pkru if self.hw.in_user_image(image, self.sets.pkru) else guest.pkru

@@ -187,11 +187,10 @@ class Kvm(Process):
         return self.kvm_set_ssp(guest, saved or 0)
 
     def nested_vmx_enter_non_root_mode(self, guest: Guest, ssp: int) -> int:
-        """VM_ENTRY_LOAD_CET_STATE: return 1 if the consistency check of vmcs12 refuses *ssp*."""
-        host = guest.ssp
-        if self.kvm_set_ssp(guest, ssp):
+        """VM_ENTRY_LOAD_CET_STATE: return 1 if is_valid_cet_state() refuses *ssp* of vmcs12: its two low bits."""
+        if ssp % 4:
             return 1
-        guest.l1_ssp = host
+        guest.ssp, guest.l1_ssp = ssp, guest.ssp
         return 0
 
     def nested_vmx_vmexit(self, guest: Guest) -> None:

@@ -29,7 +29,8 @@ class Regset(Signal):
     def xstateregs_get_current(self, cpu: Cpu, task: Task) -> Any:
         """A core dump: the user image of the current task."""
         self.fpu_sync_fpstate(cpu, task)
-        return self.copy_xstate_to_uabi_buf(task.own, task.own.user_xfeatures, self.hw.rdpkru(cpu))
+        pkru = self.hw.rdpkru(cpu) if self.policy.coredump_reads_pkru else task.pkru
+        return self.copy_xstate_to_uabi_buf(task.own, task.own.user_xfeatures, pkru)
 
     def xfpregs_get(self, task: Task) -> Any:
         """NT_PRFPREG of a stopped task: its FXSAVE image."""

@@ -24,7 +24,7 @@ class Sets:
         maximum, default: ``fpu_kernel_cfg``.
         guest_default: ``guest_default_cfg.features``.
         user_maximum, user_default: ``fpu_user_cfg``.
-        guest_allocated: what the guest buffer's size was calculated for.
+        guest_allocated: what the guest buffer has room for.
         restore, guest_restore: RFBM of loading a task's fpstate and a guest's.
         supervisor: xfeatures_mask_supervisor().
         independent: xfeatures_mask_independent().
@@ -87,7 +87,7 @@ class Sets:
         policy, kernel, user = config.policy, config.kernel, config.user
         view = kvm_view(config)
         raw = policy.raw_msr & config.cpu.mask
-        allocated = user.default_features if policy.guest_allocation == "user-default" else config.guest.features
+        allocated = user.default_features if view.overrun else config.guest.features
         cet_user = kernel.max_features & CET & -CET
         lbr = config.xss & policy.independent & 1 << LBR
         offered = view.supported_xcr0 | view.supported_xss | raw

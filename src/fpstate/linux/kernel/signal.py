@@ -93,8 +93,14 @@ class Signal(Xstate):
     def fpu_restore_sig_slow(self, cpu: Cpu, task: Task, image: Any) -> None:
         """The slow path of __fpu_restore_sig(), ia32 frames: by way of the fpstate, with its checks."""
         self.leave_registers(cpu, task)
-        pkru = self.hw.from_user(task.fpstate, image)
-        self.hw.wrpkru(cpu, pkru)
+        task.pkru = self.hw.from_user(task.fpstate, image)
+        self.os_xrstor_safe(cpu, task)
+        self.fpregs_mark_activate(cpu, task)
+
+    def os_xrstor_safe(self, cpu: Cpu, task: Task) -> None:
+        """Load everything that the fpstate can have, PKRU too."""
+        self.xfd_update_state(cpu, task.fpstate)
+        self.hw.xrstor(cpu, task.fpstate, self.sets.maximum)
 
     def leave_registers(self, cpu: Cpu, task: Task) -> None:
         """What the slow path does before it copies: from here on the image counts, with the supervisor state in it."""

@@ -24,7 +24,7 @@ class Answer:
     """What a call is told.
 
     Attributes:
-        error: the name of an errno, or ``#GP`` that a guest gets; "" if it is done.
+        error: the name of an errno, or what a guest gets, such as ``#GP``; "" if it is done.
         value: what it wanted to know, or None.
     """
 
@@ -64,8 +64,8 @@ def sigaltstack(w: World, cpu: Cpu, task: Task, size: int) -> Answer:
 # -- guests -----------------------------------------------------------------------------------------------------------
 
 
-def _guest_is_told(failed: int) -> Answer:
-    return Answer("#GP" if failed else "")
+def _guest_is_told(failed: int, what: str = "#GP") -> Answer:
+    return Answer(what if failed else "")
 
 
 def guest_xsetbv(w: World, cpu: Cpu, task: Task, value: int) -> Answer:
@@ -105,7 +105,7 @@ def kvm_leave_smm(w: World, cpu: Cpu, task: Task) -> Answer:
     """The guest executed RSM, which exits: its SSP comes from SMRAM."""
     guest = w.in_kvm_run(cpu, task)
     w.spec.needs(guest.smram is not None, "it must be in SMM")
-    return _guest_is_told(w.kernel.emulator_leave_smm(guest))
+    return _guest_is_told(w.kernel.emulator_leave_smm(guest), "triple fault")
 
 
 def nested_vm_entry(w: World, cpu: Cpu, task: Task, value: int) -> Answer:
@@ -114,7 +114,7 @@ def nested_vm_entry(w: World, cpu: Cpu, task: Task, value: int) -> Answer:
     w.spec.needs(w.assumptions.nested, "no guest runs guests")
     _needs_shadow_stacks(w, guest)
     w.spec.needs(guest.l1_ssp is None, "its own guest runs already")
-    return _guest_is_told(w.kernel.nested_vmx_enter_non_root_mode(guest, value))
+    return _guest_is_told(w.kernel.nested_vmx_enter_non_root_mode(guest, value), "VM-entry failure")
 
 
 def nested_vm_exit(w: World, cpu: Cpu, task: Task) -> Answer:
