@@ -224,6 +224,17 @@ def test_what_was_expected_and_did_not_happen_is_told(capsys: pytest.CaptureFixt
     file.write_text(HEAD + STEP + "expect = ['ISO-RUN']\n")
     status, out, _ = run(capsys, str(file))
     assert (status, "expected: ISO-RUN" in out) == (1, True)
+    last = "no finding\nnot as the scenario expects:\n  step 1, switch_from_idle: expected ISO-RUN, found nothing\n"
+    assert out.endswith(f"\n\n{last}")
+
+
+def test_another_answer_than_expected_is_named_at_the_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    call = "[[step]]\ndo = 'arch_prctl'\ncpu = 0\ntask = 0\noption = 0x1021\nvalue = 0\nanswer = 'EBUSY'\n"
+    file.write_text(HEAD + STEP + call)
+    status, out, _ = run(capsys, str(file))
+    assert status == 1
+    assert "  step 2, arch_prctl: expected the answer EBUSY, was told " in out.partition("not as the scenario")[2]
 
 
 def test_a_policy_of_ones_own_is_played(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -281,6 +292,10 @@ def test_a_scenario_that_cannot_be_meant_is_refused(
         (("nowhere.toml",), "cannot read nowhere.toml"),
         (("nowhere.py",), "cannot read nowhere.py"),
         (("-", "-"), "cannot both be standard input"),
+        (("--list", "--steps"), "--list and --steps do not go together"),
+        (("--list", "guest-cet"), "--list and a SCENARIO do not go together"),
+        (("--steps", "guest-cet"), "--steps and a SCENARIO do not go together"),
+        (("guest-cet", "--svg", "-"), "--svg must name a file"),
         (("guest-cet", "--cpu", "core2"), "does not use XSAVE on core2"),
         (("amx-first-use", "--cpu", "zen4"), "request_perm is not possible: the CPU must have AMX"),
     ],
