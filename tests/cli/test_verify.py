@@ -77,6 +77,26 @@ def test_every_counterexample_about_values_breaks_its_property_over_bytes(
         assert name.upper() in found
 
 
+def test_a_counterexample_says_what_its_replay_does_not_show(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    run(capsys, "--component", "user-dynamic", "--method", "induction", "--scenarios", str(tmp_path))
+    files = sorted(tmp_path.glob("*.toml"))
+    assert {"linux-6.18-p12.toml", "linux-6.18-iso-run.toml"} <= {file.name for file in files}
+    for file in files:
+        cli.main(["simulate", str(file), "--json"])
+        document = json.loads(capsys.readouterr().out)
+        property_id = file.stem.removeprefix("linux-6.18-").upper()
+        found = {entry["property"].partition(":")[0] for step in document["steps"] for entry in step["findings"]}
+        assert ("over bytes" in document["text"]) is (property_id not in found)
+        given = [step for step in document["steps"] if step["step"] in {"request_perm", "request_guest_perm"}]
+        assert all("not of the run" in step["note"] for step in given)
+    assert (
+        "P12 is not looked at over bytes: the replay shows the run, and "
+        in (tmp_path / "linux-6.18-p12.toml").read_text()
+    )
+
+
 def test_the_invariant_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "--show-invariant")
     assert status == 0
