@@ -175,6 +175,8 @@ def test_a_python_file_that_fails_is_refused_in_words(capsys: pytest.CaptureFixt
     [
         ("import nosuch", "line 1: it cannot be loaded: ModuleNotFoundError: No module named 'nosuch'"),
         ("\nnosuch", "line 2: it cannot be loaded: NameError"),
+        ("raise BaseException('a\\nb')", "line 1: it cannot be loaded: BaseException: a b"),
+        ("class E(Exception):\n    __str__ = None\nraise E", "line 3: it cannot be loaded: E\n"),
         ("import sys\nsys.exit(5)", "line 2: it cannot be loaded: SystemExit: 5"),
         (
             "def scenario(machine):\n    raise SystemExit",

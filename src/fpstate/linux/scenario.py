@@ -201,7 +201,9 @@ def _run(scenario: Scenario, machine: Machine) -> None:
     before = len(machine.events)
     try:
         scenario.script(machine)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         where = _place(scenario.file, error)
         under = f"under {machine.policy.name} on {machine.config.cpu.name}"
         number = len(machine.events) - before + 1
@@ -222,7 +224,11 @@ def _place(file: str, error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  of a class of the user's own
+        text = ""
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -362,7 +368,9 @@ def _from_python(path: str, name: str) -> Scenario:
         raise UnreadableInput(f"{path} is not a Python file: {error}") from error
     try:
         exec(program, namespace)  # noqa: S102  the user's own program, which they asked to run
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"{_place(path, error)}: it cannot be loaded: {_words(error)}") from error
     script = namespace.get("scenario")
     if not callable(script):
