@@ -36,8 +36,9 @@ format: $(VENV)/dev.stamp ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-manual: $(VENV)/dev.stamp ## Write the man pages and shell completions again
+manual: $(VENV)/dev.stamp ## Write the man pages, shell completions and the page of properties again
 	$(BIN)/python scripts/manual.py
+	$(BIN)/python scripts/properties.py
 
 conformance: $(VENV)/dev.stamp ## Hold the model of the XSAVE instructions against this CPU, in 2,000,000 cases
 	$(BIN)/python scripts/conformance.py

@@ -14,10 +14,11 @@ import doctest
 import io
 import pathlib
 import re
+import runpy
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import pytest
@@ -27,10 +28,13 @@ from fpstate import cli, isa
 from fpstate.components import _FIELDS as COMPONENT_FIELDS
 from fpstate.cpu import xcr0
 from fpstate.isa.profile import Profile
-from fpstate.linux import copyin
+from fpstate.linux import copyin, scenario
+from fpstate.linux.machine import Event
 from fpstate.linux.policy import Policy
+from fpstate.linux.steps import Assumptions
 from fpstate.registers import FAMILIES
 from fpstate.vectors import case
+from fpstate.verify.properties import PROPERTIES
 
 ROOT: Final = pathlib.Path(__file__).parent.parent
 SOURCE: Final = ROOT / "src" / "fpstate"
@@ -312,6 +316,20 @@ def test_registers_page_has_a_row_for_every_family() -> None:
     for family in FAMILIES:
         first = next(family.registers()).name
         assert f"| `{first}`" in page
+
+
+def test_properties_page_is_what_the_table_says() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "properties.py"))
+    page = (REFERENCE / "properties.md").read_text(encoding="utf-8")
+    assert page == script["page"](), "run scripts/properties.py"
+    assert set(re.findall(r"^\| `([A-Z0-9-]+)` \|", page, re.MULTILINE)) == {*PROPERTIES, *script["BEYOND"]}
+
+
+def test_scenario_page_names_every_key() -> None:
+    written = {word.strip("`,") for word in (ROOT / "docs" / "howto" / "play-a-scenario.md").read_text().split()}
+    keys = {*scenario._TEXTS, *scenario._NUMBERS}
+    assert {*scenario._KEYS, "do", "note", "expect", "answer", *(key.upper() for key in keys)} <= written
+    assert {field.name for field in fields(Assumptions)} | {*Event.__slots__} <= written
 
 
 def test_vectors_page_names_every_field_of_a_case() -> None:

@@ -70,6 +70,8 @@ SAMPLES: Final[dict[str, list[str]]] = {
         "simulate guest-cet",
         "simulate unexpected.toml",
     ],
+    "fpstate simulate --list": ["simulate --list"],
+    "fpstate simulate --steps": ["simulate --steps"],
     "fpstate lint": ["lint leaky.json", "lint paste.txt"],
     "fpstate cpus": ["cpus"],
     "fpstate policies": ["policies"],

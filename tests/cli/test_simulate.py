@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 
 from fpstate.cli import main
 from fpstate.linux import scenario as scenarios
+from fpstate.linux.machine import JUDGED
 from fpstate.linux.policy import shipped as policies
+from fpstate.verify.properties import PROPERTIES
 
 SHIPPED = list(scenarios.shipped())
 HEAD = "cpus = 1\ntasks = 2\nvcpus = 0\ncpu = 'zen4'\n"
+PLAYED = "machine.step('switch_from_idle', cpu=0, task=0)"
 STEP = "[[step]]\ndo = 'switch_from_idle'\ncpu = 0\ntask = 0\n"
 
 
@@ -166,11 +170,73 @@ def test_a_python_file_that_fails_is_refused_in_words(capsys: pytest.CaptureFixt
     assert (status, "ZeroDivisionError" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import nosuch", "line 1: it cannot be loaded: ModuleNotFoundError: No module named 'nosuch'"),
+        ("\nnosuch", "line 2: it cannot be loaded: NameError"),
+        ("raise BaseException('a\\nb')", "line 1: it cannot be loaded: BaseException: a b"),
+        ("class E(Exception):\n    __str__ = None\nraise E", "line 3: it cannot be loaded: E\n"),
+        ("import sys\nsys.exit(5)", "line 2: it cannot be loaded: SystemExit: 5"),
+        (
+            "def scenario(machine):\n    raise SystemExit",
+            "line 2: scenario(machine) failed after 0 steps under linux-6.18",
+        ),
+        ("def scenario():\n    pass", "scenario(machine) failed after 0 steps under linux-6.18 on zen4: TypeError"),
+        (f"def scenario(machine):\n    {PLAYED}\n    {PLAYED}", "line 3: machine.step call 2 under linux-6.18 on zen4"),
+        (f"def scenario(machine):\n    {PLAYED.replace('0)', '0.5)')}", "task must be a number, not 0.5"),
+        (f"def scenario(machine):\n    {PLAYED.replace('0)', 'None)')}", "task must be a number, not None"),
+        (
+            "def scenario(machine):\n    machine.step(5)",
+            "line 2: machine.step call 1 under linux-6.18 on zen4: there is no",
+        ),
+        ("TITLE = '\\x00'\ndef scenario(machine):\n    pass", "title has the character '\\x00'"),
+    ],
+)
+def test_what_a_python_file_does_wrong_is_one_line_that_says_where(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, body: str, message: str
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(f"{body}\nCPU = 'zen4'\n")
+    status, out, err = run(capsys, str(file))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"fpstate: {file}")
+    assert message in err
+
+
+def test_what_steps_over_bytes_can_break_is_what_the_kernel_and_the_steps_name() -> None:
+    linux = Path(scenarios.__file__).parent
+    files = [linux / "steps.py", *(linux / "kernel").glob("*.py"), *(linux / "machine").glob("*.py")]
+    text = "".join(file.read_text() for file in files)
+    named = set(re.findall(r'(?:require|ensures|Finding)\("([A-Z0-9-]+)"', text))
+    values = {f"{kind}-{where}" for kind in ("ISO", "INT") for where in ("RUN", "BUF")}
+    assert named | values == {*JUDGED}
+    assert {*JUDGED} <= PROPERTIES.keys()
+
+
+def test_a_picture_is_well_formed_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, picture = tmp_path / "a\x1b<b>.toml", tmp_path / "picture.svg"
+    file.write_text(HEAD + STEP)
+    assert run(capsys, str(file), "--svg", str(picture))[0] == 0
+    assert ET.fromstring(picture.read_text())[0].text == "a <b>"  # noqa: S314  it is ours
+
+
 def test_what_was_expected_and_did_not_happen_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(HEAD + STEP + "expect = ['ISO-RUN']\n")
     status, out, _ = run(capsys, str(file))
     assert (status, "expected: ISO-RUN" in out) == (1, True)
+    last = "no finding\nnot as the scenario expects:\n  step 1, switch_from_idle: expected ISO-RUN, found nothing\n"
+    assert out.endswith(f"\n\n{last}")
+
+
+def test_another_answer_than_expected_is_named_at_the_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    call = "[[step]]\ndo = 'arch_prctl'\ncpu = 0\ntask = 0\noption = 0x1021\nvalue = 0\nanswer = 'EBUSY'\n"
+    file.write_text(HEAD + STEP + call)
+    status, out, _ = run(capsys, str(file))
+    assert status == 1
+    assert "  step 2, arch_prctl: expected the answer EBUSY, was told " in out.partition("not as the scenario")[2]
 
 
 def test_a_policy_of_ones_own_is_played(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -198,8 +264,20 @@ def test_a_policy_of_ones_own_is_played(capsys: pytest.CaptureFixture[str], tmp_
         (HEAD + STEP + STEP, "step 2 of own under linux-6.18 on zen4: switch_from_idle is not possible: the CPU must"),
         (HEAD, "must have steps"),
         (HEAD + "assumptions = {nest = true}\n" + STEP, "unknown key 'nest'"),
-        (HEAD.replace("tasks = 2", "tasks = 'two'") + STEP, "tasks must be a number, 0 to 64, not 'two'"),
+        (HEAD.replace("tasks = 2", "tasks = 'two'") + STEP, "tasks must be a number, 1 to 64, not 'two'"),
         ("[[step", "is not a TOML file of a scenario"),
+        (HEAD.replace("cpus = 1", "cpus = 0") + STEP, "own.toml: cpus must be a number, 1 to 64, not 0"),
+        (HEAD.replace("vcpus = 0", "vcpus = 3") + STEP, "own.toml: vcpus must be 0 to 2, as there are tasks, not 3"),
+        (HEAD + STEP.replace("task = 0", "task = 64"), "own.toml: step 1: task must be a number, 0 to 63, not 64"),
+        (
+            HEAD + STEP + "expect = ['ISORUN']\n",
+            "own.toml: step 1: expect: there is no finding 'ISORUN'; findings are ISO",
+        ),
+        (HEAD + STEP + "expect = ['WARN']\n", "there is no finding 'WARN'"),
+        (HEAD + STEP + "expect = ['FAULT: none']\n", "there is no finding 'FAULT: none'"),
+        (HEAD + STEP + "expect = {repaired = ['P12']}\n", "expect.repaired: P12 is not looked at over bytes"),
+        (HEAD + "title = 'a\\u001bb'\n".replace("'", '"') + STEP, "title has the character '\\x1b', which cannot be"),
+        (HEAD + STEP + "note = 'a\\uffffb'\n".replace("'", '"'), "note has the character '\\uffff', which cannot be"),
     ],
 )
 def test_a_scenario_that_cannot_be_meant_is_refused(
@@ -216,6 +294,10 @@ def test_a_scenario_that_cannot_be_meant_is_refused(
         (("nowhere.toml",), "cannot read nowhere.toml"),
         (("nowhere.py",), "cannot read nowhere.py"),
         (("-", "-"), "cannot both be standard input"),
+        (("--list", "--steps"), "--list and --steps do not go together"),
+        (("--list", "guest-cet"), "--list and a SCENARIO do not go together"),
+        (("--steps", "guest-cet"), "--steps and a SCENARIO do not go together"),
+        (("guest-cet", "--svg", "-"), "--svg must name a file"),
         (("guest-cet", "--cpu", "core2"), "does not use XSAVE on core2"),
         (("amx-first-use", "--cpu", "zen4"), "request_perm is not possible: the CPU must have AMX"),
     ],

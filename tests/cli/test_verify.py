@@ -8,7 +8,12 @@ import re
 
 import pytest
 
-from fpstate import cli
+from fpstate import cli, cpu_by_name, policy
+from fpstate.cli import verify as cli_verify
+from fpstate.linux.compare import compare
+from fpstate.report import compare as compare_report
+from fpstate.report import verify as report
+from fpstate.verify.question import Options, Shape
 
 pytest.importorskip("z3", reason="z3 is missing: pip install fpstate[verify]")
 
@@ -72,11 +77,88 @@ def test_every_counterexample_about_values_breaks_its_property_over_bytes(
         assert name.upper() in found
 
 
+def test_a_counterexample_says_what_its_replay_does_not_show(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    run(capsys, "--component", "user-dynamic", "--method", "induction", "--scenarios", str(tmp_path))
+    files = sorted(tmp_path.glob("*.toml"))
+    assert {"linux-6.18-p12.toml", "linux-6.18-iso-run.toml"} <= {file.name for file in files}
+    for file in files:
+        cli.main(["simulate", str(file), "--json"])
+        document = json.loads(capsys.readouterr().out)
+        property_id = file.stem.removeprefix("linux-6.18-").upper()
+        found = {entry["property"].partition(":")[0] for step in document["steps"] for entry in step["findings"]}
+        assert ("over bytes" in document["text"]) is (property_id not in found)
+        given = [step for step in document["steps"] if step["step"] in {"request_perm", "request_guest_perm"}]
+        assert all("not of the run" in step["note"] for step in given)
+    assert (
+        "P12 is not looked at over bytes: the replay shows the run, and "
+        in (tmp_path / "linux-6.18-p12.toml").read_text()
+    )
+
+
 def test_the_invariant_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "--show-invariant")
     assert status == 0
     assert "P11" in out
     assert "cpu0.fpregs_owner_ctx" in out
+
+
+def test_the_invariant_of_one_class_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--show-invariant", "--component", "pkru")
+    assert {line.partition(",")[0] for line in out.splitlines() if line and line[0] != " "} == {"pkru"}
+
+
+def test_policies_of_ones_own_are_verified_without_naming_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('[mine]\nbase = "linux-6.18"\n[yours]\nbase = "resident"\n')
+    _, out, _ = run(capsys, "--policies", str(file), *QUICK, "--json")
+    assert [found["policy"] for found in json.loads(out)["policies"]] == ["mine", "yours"]
+
+
+def test_a_proof_that_fails_alone_is_no_search(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--component", "user-dynamic", "--method", "proof", "--json")
+    unknown = [entry for entry in json.loads(out)["properties"] if entry["verdict"] == "unknown"]
+    assert status == 3
+    assert {entry["method"] for entry in unknown} == {"induction"}
+
+
+def test_help_says_which_cpu_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, cpu in (("verify", "sapphire-rapids"), ("simulate", "the scenario's, or this host")):
+        with pytest.raises(SystemExit):
+            cli.main([verb, "--help"])
+        assert f"the CPU ({cpu} if none is given)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verdict", "entry", "said"),
+    [
+        ("proven", {}, "no CET_S leaks or is lost, for any number of CPUs, tasks and vCPUs, as long as host-sss off."),
+        (
+            "holds",
+            {"verdict": "holds"},
+            "no CET_S leaks or is lost in any state visited, of at most 2 CPUs, 2 tasks and",
+        ),
+        ("unknown", {"verdict": "unknown"}, "whether CET_S is kept apart could not be decided."),
+        ("violated", {"verdict": "violated", "reason": "it is small"}, "not kept apart: P3 is violated (it is small)."),
+    ],
+)
+def test_compare_says_no_more_than_was_shown(
+    verdict: str, entry: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    result = compare(cpu_by_name("sapphire-rapids"), [policy("linux-6.18")])
+    options = Options(shape=Shape(2, 2, 1), method="induction", classes=("cet-kernel",), cached=True)
+    found = report.document(cli_verify.verify_all(result.cpu, [policy("linux-6.18")], options)[0])
+    found["verdict"] = verdict
+    next(p for p in found["properties"] if p["id"] == "P3").update(entry)
+    out = " ".join(compare_report.text(result, {"linux-6.18": found}).split())
+    assert said in out
+    assert verdict == "proven" or "for any number" not in out
+    shown = compare_report.document(result, {"linux-6.18": found})["policies"]["linux-6.18"]["verification"]
+    assert shown == {"verdict": verdict, "needs": ["host-sss off"], "violated": ["P3"] if verdict == "violated" else []}
 
 
 def test_a_failed_induction_is_shown_with_step_and_state(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +176,17 @@ def test_a_failed_induction_is_shown_with_step_and_state(capsys: pytest.CaptureF
         (["--cpu", "core2"], "does not use XSAVE"),
         (["--tasks", "1", "--vcpus", "2"], "no more vCPUs than tasks"),
         (["--export", "promela"], "--export is about one policy and one --component"),
+        (["--cpus", "0"], "--cpus must be 1 to 64, not 0"),
+        (["--tasks", "65"], "--tasks must be 1 to 64, not 65"),
+        (["--focus", "task0"], "--focus goes with --export"),
+        (["--history", "--mutations"], "--history and --mutations do not go together"),
+        (["--history", "--scenarios", "x"], "--history and --scenarios do not go together"),
+        (["--history", "--policy", "resident"], "--history and --policy do not go together"),
+        (["--history", ""], "'' is not a bug of history"),
+        (["--mutations", "--assume", "fred=off"], "--mutations and --assume do not go together"),
+        (["--export", "promela", "--component", "pkru", "--json"], "--export and --json do not go together"),
+        (["--show-invariant", "--json"], "--show-invariant and --json do not go together"),
+        (["--show-invariant", "--policy", "all"], "--show-invariant is about one policy"),
     ],
 )
 def test_what_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:

@@ -109,7 +109,7 @@ complete -c fpstate -n '_shtab_fpstate_using verify' -l index -x -d 'which CPU o
 complete -c fpstate -n '_shtab_fpstate_using verify' -l base -xka "(__fish_complete_path (commandline -ct))" -d 'what a CPU template is applied to: host, a name or a file'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l components -xka "(__fish_complete_path (commandline -ct))" -d 'components of your own, or changed ones'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l strict -d 'refuse a source that leaves something to be guessed'
-complete -c fpstate -n '_shtab_fpstate_using verify' -l policy -xka "linux-6.7 cet-v8 linux-6.12 linux-6.16 linux-6.17 linux-6.18 repaired default-on independent raw-msr resident" -d 'the policies, or all (default: linux-6.18)'
+complete -c fpstate -n '_shtab_fpstate_using verify' -l policy -xka "linux-6.7 cet-v8 linux-6.12 linux-6.16 linux-6.17 linux-6.18 repaired default-on independent raw-msr resident" -d 'the policies, or all (default: those of --policies, else linux-6.18)'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l policies -xka "(__fish_complete_path (commandline -ct))" -d 'policies of your own'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l cpus -x -d 'CPUs of the exhaustive search (default: 2)'
 complete -c fpstate -n '_shtab_fpstate_using verify' -l tasks -x -d 'its tasks (default: 3)'

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the shipped scenarios")
     parser.add_argument("--steps", action="store_true", help="list what can happen in a scenario")
-    add_source(parser)
+    add_source(parser, default="the scenario's, or this host")
     parser.add_argument("--policy", metavar="NAME", help="the release or design (default: the scenario's)")
     parser.add_argument("--policies", metavar="TOML", help="policies of your own")
     parser.add_argument("--svg", metavar="SVG", help="write a picture too: who owns each CPU's registers when")
@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play the scenario: exit 1 if anything happened that must not, or did not that should."""
+    _refuse_mixtures(args)
     if args.list:
         shipped = scenarios.shipped()
         emit(args, report.list_document(shipped), report.list_text(shipped))
@@ -60,3 +61,14 @@ def run(args: argparse.Namespace) -> int:
         write_image(args.svg, svg(outcome).encode())
     emit(args, report.document(outcome), report.text(outcome))
     return 1 if outcome.findings or any(outcome.surprises()) else 0
+
+
+def _refuse_mixtures(args: argparse.Namespace) -> None:
+    """Refuse options of which one would be ignored."""
+    for option in ("list", "steps"):
+        others = {"--steps": args.steps, "a SCENARIO": args.scenario is not None, "--svg": args.svg is not None}
+        beside = next((name for name, given in others.items() if given and name != f"--{option}"), None)
+        if getattr(args, option) and beside is not None:
+            raise UsageError(f"--{option} and {beside} do not go together")
+    if args.svg == "-":
+        raise UsageError("--svg must name a file: standard output is for the text", cure="give --svg FILE")

@@ -26,9 +26,15 @@ __all__ = [
 ]
 
 
-def add_source(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add FILE, --cpu and --host, and what belongs to them; *several* allows each more than once."""
-    group = parser.add_argument_group("the CPU (this host if none is given)")
+def add_source(parser: argparse.ArgumentParser, *, several: bool = False, default: str = "this host") -> None:
+    """Add FILE, --cpu and --host, and what belongs to them.
+
+    Args:
+        parser: the verb's.
+        several: allow each more than once.
+        default: the CPU that is meant if none is given, in words.
+    """
+    group = parser.add_argument_group(f"the CPU ({default} if none is given)")
     group.add_argument(
         "file",
         metavar="FILE",

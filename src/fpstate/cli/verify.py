@@ -34,12 +34,11 @@ _EXIT: Final = {"proven": 0, "holds": 0, "violated": 1, "unknown": 3}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add_source(parser)
+    add_source(parser, default=CPU)
     parser.add_argument(
         "--policy",
         metavar="A,B,...",
-        default=policies.DEFAULT,
-        help=f"the policies, or all (default: {policies.DEFAULT})",
+        help=f"the policies, or all (default: those of --policies, else {policies.DEFAULT})",
     )
     parser.add_argument("--policies", metavar="TOML", help="policies of your own")
     parser.add_argument(
@@ -92,8 +91,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdicts: exit 1 if a property is violated, 3 if one is unknown."""
+    _refuse_mixtures(args)
     _require()
-    if args.history:
+    if args.history is not None:
         return _history(args)
     if args.mutations is not None:
         return _mutations(args)
@@ -101,11 +101,12 @@ def run(args: argparse.Namespace) -> int:
         args.cpu = CPU
     cpu = load(args)
     table = policies.table(args.policies, cpu.catalogue)
-    wanted = [name.strip() for name in args.policy.split(",")]
+    default = [*policies.own(args.policies, cpu.catalogue)] or [policies.DEFAULT]
+    wanted = default if args.policy is None else [name.strip() for name in args.policy.split(",")]
     chosen = list(table.values()) if wanted == ["all"] else [policies.find(name, table) for name in wanted]
-    if args.show_invariant:
-        return _show_invariant(cpu, chosen[0], _assumptions(args.assume))
     options = _options(args)
+    if args.show_invariant:
+        return _show_invariant(cpu, chosen, options)
     if args.export:
         return _export(args, cpu, chosen, options)
     reports = verify_all(cpu, chosen, options, jobs=args.jobs)
@@ -113,6 +114,34 @@ def run(args: argparse.Namespace) -> int:
         _write_scenarios(args.scenarios, reports)
     _print(args, reports)
     return max((_EXIT[report.verdict] for report in reports), key=(0, 3, 1).index)
+
+
+_MODES: Final = {name: f"--{name.replace('_', '-')}" for name in ("history", "mutations", "show_invariant", "export")}
+"""Options that ask for something else than verdicts."""
+_ABOUT_CPUS: Final = {"file": "FILE", "cpu": "--cpu", "host": "--host", "policy": "--policy", "policies": "--policies"}
+_ABOUT_MODELS: Final = {"component": "--component", "assume": "--assume"}
+_WITH_VERDICTS: Final = {"scenarios": "--scenarios", "show_induction": "--show-induction"}
+
+
+def _refuse_mixtures(args: argparse.Namespace) -> None:
+    """Refuse options of which one would be ignored."""
+
+    def given(options: dict[str, str]) -> list[str]:
+        return [name for key, name in options.items() if getattr(args, key) not in (None, False, [])]
+
+    modes = given(_MODES)
+    if len(modes) > 1:
+        raise UsageError(f"{modes[0]} and {modes[1]} do not go together")
+    for mode in modes:
+        ignored = dict(_WITH_VERDICTS)
+        if mode in {"--history", "--mutations"}:
+            ignored |= _ABOUT_CPUS | _ABOUT_MODELS
+        else:
+            ignored |= {"json": "--json"}
+        if beside := given(ignored):
+            raise UsageError(f"{mode} and {beside[0]} do not go together")
+    if args.focus is not None and args.export is None:
+        raise UsageError("--focus goes with --export")
 
 
 def missing_extra() -> list[str]:
@@ -142,8 +171,15 @@ def _assumptions(changes: list[str]) -> Assumptions:
 
 
 def _shape(args: argparse.Namespace) -> Shape:
+    from fpstate.linux.machine import MOST  # noqa: PLC0415  see fpstate.cli
     from fpstate.verify.question import Shape  # noqa: PLC0415
 
+    for option in ("cpus", "tasks"):
+        value = getattr(args, option)
+        if not 1 <= value <= MOST:
+            raise UsageError(f"--{option} must be 1 to {MOST}, not {value}")
+    if args.vcpus > args.tasks:
+        raise UsageError(f"--vcpus must be 0 to {args.tasks}, not {args.vcpus}: there are no more vCPUs than tasks")
     return Shape(args.cpus, args.tasks, args.vcpus)
 
 
@@ -287,18 +323,24 @@ def _export(args: argparse.Namespace, cpu: Cpu, chosen: list[Policy], options: O
     raise UsageError(f"{chosen[0].name} has no component of class {options.classes[0]} on {cpu.name}")
 
 
-def _show_invariant(cpu: Cpu, policy: Policy, assumptions: Assumptions) -> int:
+def _show_invariant(cpu: Cpu, chosen: list[Policy], options: Options) -> int:
     from fpstate.linux.boot import boot  # noqa: PLC0415
     from fpstate.report import verify as report  # noqa: PLC0415
     from fpstate.verify.check import subjects  # noqa: PLC0415
     from fpstate.verify.invariants import invariants  # noqa: PLC0415
     from fpstate.verify.model import Shape, build  # noqa: PLC0415
 
+    if len(chosen) != 1:
+        raise UsageError("--show-invariant is about one policy", cure="give one with --policy")
+    policy = chosen[0]
+
     def clauses() -> Iterator[tuple[str, str, Any]]:
         config = boot(cpu, policy)
         if config.fate != "xsave":
             raise UsageError(f"{policy.name} does not use XSAVE on {cpu.name}")
-        for kind, _, subject in subjects(config, assumptions):
+        for kind, _, subject in subjects(config, options.assumptions):
+            if options.classes is not None and kind.name not in options.classes:
+                continue
             for focus in ("task0", "guest0"):
                 model = build(subject, Shape(1, 1, 1), focus, invariants)
                 for name, holds in model.invariants:

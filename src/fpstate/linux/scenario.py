@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from fpstate import toml
 from fpstate.cpu.model import Cpu
 from fpstate.errors import FpstateError, UnreadableInput, UsageError
+from fpstate.isa import RULES
 from fpstate.isa.masks import ALL
-from fpstate.linux.machine import CALLS, KNOWN, MOST, OBJECTS, Event, Finding, Machine, NotPossible
+from fpstate.linux import copyin
+from fpstate.linux.machine import CALLS, JUDGED, KNOWN, MOST, OBJECTS, Event, Finding, Machine, NotPossible
 from fpstate.linux.policy import Policy
 from fpstate.linux.steps import Assumptions
+from fpstate.verify.properties import PROPERTIES
 
 __all__ = ["Outcome", "Planned", "Scenario", "load", "play", "shipped"]
 
@@ -33,6 +38,8 @@ _KEYS: Final = (*_TEXTS, *_NUMBERS, "assumptions", "step")
 _PARAMETERS: Final = tuple(dict.fromkeys(name for step in KNOWN.values() for name in step.parameters))
 _OF_STEP: Final = ("do", *_PARAMETERS, "note", "expect", "answer")
 _LIMIT: Final = 1 << 20
+_TASKS: Final = 2
+"""Tasks of a scenario that does not say how many."""
 
 Expected = tuple[str, ...] | Mapping[str, tuple[str, ...]]
 """Property ids; or those under each policy that is named."""
@@ -76,19 +83,21 @@ class Scenario:
         assumptions: what is taken for granted.
         steps: what happens, in order; empty where a script says it.
         script: ``scenario`` of a Python file, or None.
+        file: that Python file.
     """
 
     name: str
     title: str = ""
     text: str = ""
     cpus: int = 2
-    tasks: int = 2
+    tasks: int = _TASKS
     vcpus: int = 1
     cpu: str | None = None
     policy: str | None = None
     assumptions: Assumptions = field(default_factory=Assumptions)
     steps: tuple[Planned, ...] = ()
     script: Callable[[Machine], object] | None = None
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +198,37 @@ def play(scenario: Scenario, cpu: Cpu, policy: Policy) -> Outcome:
 def _run(scenario: Scenario, machine: Machine) -> None:
     if scenario.script is None:
         return
+    before = len(machine.events)
     try:
         scenario.script(machine)
-    except FpstateError:
+    except KeyboardInterrupt:
         raise
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-        where = f"{scenario.name}: scenario(machine) failed after {len(machine.events)} steps"
-        raise UsageError(f"{where}: {problem}") from error
+    except BaseException as error:
+        where = _place(scenario.file, error)
+        under = f"under {machine.policy.name} on {machine.config.cpu.name}"
+        number = len(machine.events) - before + 1
+        if isinstance(error, FpstateError) and any(f.f_code is Machine.step.__code__ for f, _ in _frames(error)):
+            raise UsageError(f"{where}: machine.step call {number} {under}: {error}") from error
+        after = f"scenario(machine) failed after {number - 1} steps {under}"
+        raise UsageError(f"{where}: {after}: {_words(error)}") from error
+
+
+def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    return traceback.walk_tb(error.__traceback__)
+
+
+def _place(file: str, error: BaseException) -> str:
+    """Return the line of *file* on which *error* came up."""
+    lines = [line for frame, line in _frames(error) if frame.f_code.co_filename == file]
+    return f"{file}, line {lines[-1]}" if lines else file
+
+
+def _words(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  of a class of the user's own
+        text = ""
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -219,7 +251,10 @@ def _head(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             head[key] = _text(table[key], f"{where}: {key}")
     for key in _NUMBERS:
         if key in table:
-            head[key] = _number(table[key], f"{where}: {key}")
+            head[key] = _number(table[key], f"{where}: {key}", least=int(key != "vcpus"))
+    vcpus, tasks = head.get("vcpus", 0), head.get("tasks", _TASKS)
+    if vcpus > tasks:
+        raise UsageError(f"{where}: vcpus must be 0 to {tasks}, as there are tasks, not {vcpus}")
     if "assumptions" in table:
         head["assumptions"] = _assumptions(table["assumptions"], f"{where}: assumptions")
     return head
@@ -234,12 +269,16 @@ def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{where} must be a text, not {value!r}")
-    return " ".join(value.split())
+    words = " ".join(value.split())
+    if not words.isprintable():
+        odd = next(c for c in words if not c.isprintable())
+        raise UsageError(f"{where} has the character {odd!a}, which cannot be printed")
+    return words
 
 
-def _number(value: object, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
-        raise UsageError(f"{where} must be a number, 0 to {MOST}, not {value!r}")
+def _number(value: object, where: str, *, least: int = 0, most: int = MOST) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise UsageError(f"{where} must be a number, {least} to {most}, not {value!r}")
     return value
 
 
@@ -278,7 +317,7 @@ def _planned(value: object, where: str) -> Planned:
 
 def _parameter(name: str, value: object, where: str) -> int:
     if name in OBJECTS:
-        return _number(value, where)
+        return _number(value, where, most=MOST - 1)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= ALL:
         raise UsageError(f"{where} must be a number of 64 bits, not {value!r}")
     return value
@@ -295,7 +334,26 @@ def _expected(value: object, where: str) -> Expected | None:
 def _properties(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UsageError(f"{where} must be a list of properties, such as ['ISO-RUN'], not {value!r}")
+    for item in value:
+        _check_property(item, where)
     return tuple(value)
+
+
+_RULES: Final[dict[str, Mapping[str, object] | None]] = {"FAULT": RULES, "REFUSED": copyin.RULES, "WARN": None}
+"""What a finding may name behind a kind and a colon; None is anything."""
+
+
+def _check_property(item: str, where: str) -> None:
+    """Refuse the name of a property that no finding can have."""
+    kind, _, name = item.partition(": ")
+    if item in JUDGED or (name and kind in _RULES and name in (_RULES[kind] or {name: None})):
+        return
+    names = ", ".join((*JUDGED, *(f"{kind}: NAME" for kind in _RULES)))
+    if item in PROPERTIES and item not in _RULES:
+        problem = f"{item} is not looked at over bytes, so that no step breaks it"
+    else:
+        problem = f"there is no finding {item[:60]!r}"
+    raise UsageError(f"{where}: {problem}", cure=f"findings are {names}")
 
 
 def _from_python(path: str, name: str) -> Scenario:
@@ -305,11 +363,17 @@ def _from_python(path: str, name: str) -> Scenario:
         raise UnreadableInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     namespace: dict[str, Any] = {"__name__": name, "__file__": path}
     try:
-        exec(compile(source, path, "exec"), namespace)  # noqa: S102  the user's own program, which they asked to run
-    except (SyntaxError, ValueError) as error:
+        program = compile(source, path, "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnreadableInput(f"{path} is not a Python file: {error}") from error
+    try:
+        exec(program, namespace)  # noqa: S102  the user's own program, which they asked to run
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UsageError(f"{_place(path, error)}: it cannot be loaded: {_words(error)}") from error
     script = namespace.get("scenario")
     if not callable(script):
         raise UsageError(f"{path} must define a function scenario(machine)")
     head = {key: namespace[key.upper()] for key in (*_TEXTS, *_NUMBERS, "assumptions") if key.upper() in namespace}
-    return Scenario(name=name, script=script, **_head(head, path))
+    return Scenario(name=name, script=script, file=path, **_head(head, path))

@@ -82,15 +82,19 @@ def _column(column: Column) -> Document:
 
 
 def _verification(found: Document | None) -> Document | None:
-    """Return what the verdict says of the component's values: the properties about isolation and integrity."""
+    """Return what the verdict says of the component, and what isolation and integrity of its values need."""
     if found is None:
         return None
-    about = [entry for entry in found["properties"] if entry["id"].startswith(("ISO-", "INT-"))]
+    values = [entry for entry in found["properties"] if _about_values(entry["id"])]
     return {
         "verdict": found["verdict"],
-        "needs": sorted({need for entry in about for need in entry["needs"]}),
-        "violated": [entry["id"] for entry in about if entry["verdict"] == "violated"],
+        "needs": sorted({need for entry in values for need in entry["needs"]}),
+        "violated": [entry["id"] for entry in found["properties"] if entry["verdict"] == "violated"],
     }
+
+
+def _about_values(name: str) -> bool:
+    return name.startswith(("ISO-", "INT-"))
 
 
 def text(comparison: Comparison, verified: Verified | None = None) -> str:
@@ -132,8 +136,11 @@ def _kept_apart(verified: Verified) -> Callable[[Column], str]:
         if said is None:
             return "-"
         if said["violated"]:
-            return f"no: {', '.join(said['violated'])}"
-        return f"if {', '.join(said['needs'])}" if said["needs"] else str(said["verdict"])
+            return f"no: {', '.join(filter(_about_values, said['violated'])) or ', '.join(said['violated'])}"
+        needs = f" if {', '.join(said['needs'])}" if said["needs"] else ""
+        if said["verdict"] == "proven" and needs:
+            return needs.strip()
+        return f"{said['verdict']}{needs}"
 
     return cell
 
@@ -142,17 +149,27 @@ def _proofs(name: str, verified: Verified) -> list[str]:
     """Say what was verified; policies of which the same is to be said share a sentence."""
     sentences: dict[str, list[str]] = {}
     for policy, found in verified.items():
-        said = _verification(found) or {}
-        if said["violated"]:
-            words = f"{name} is not kept apart: {', '.join(said['violated'])} "
-            words += "is violated." if len(said["violated"]) == 1 else "are violated."
-        elif said["verdict"] == "unknown":
-            words = f"whether {name} is kept apart could not be decided."
-        else:
-            words = f"no {name} leaks or is lost, for any number of CPUs, tasks and vCPUs"
-            words += f", as long as {' and '.join(said['needs'])}." if said["needs"] else "."
-        sentences.setdefault(words, []).append(policy)
+        sentences.setdefault(_proof(name, found), []).append(policy)
     return [f"{', '.join(policies)}: {words}" for words, policies in sentences.items()]
+
+
+def _proof(name: str, found: Document) -> str:
+    """Say what holds of the component under one policy: no more than was shown."""
+    said = _verification(found) or {}
+    if said["violated"]:
+        broken = ", ".join(said["violated"])
+        verb = "is" if len(said["violated"]) == 1 else "are"
+        reasons = [p["reason"] for p in found["properties"] if p["verdict"] == "violated" and p["reason"]]
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        return f"{name} is not kept apart: {broken} {verb} violated{why}."
+    if said["verdict"] == "unknown":
+        return f"whether {name} is kept apart could not be decided."
+    shape = found["shape"]
+    needs = f", as long as {' and '.join(said['needs'])}" if said["needs"] else ""
+    if said["verdict"] == "proven":
+        return f"no {name} leaks or is lost, for any number of CPUs, tasks and vCPUs{needs}."
+    visited = f"at most {shape['cpus']} CPUs, {shape['tasks']} tasks and {shape['vcpus']} vCPUs"
+    return f"no {name} leaks or is lost in any state visited, of {visited}{needs}; that is no proof for more of them."
 
 
 def _tables(rows: list[list[str]], names: list[str]) -> list[str]:

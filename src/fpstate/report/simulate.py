@@ -255,10 +255,21 @@ def _verdict(outcome: Outcome) -> str:
     found: dict[str, int] = {}
     for finding in outcome.findings:
         found[finding.property] = found.get(finding.property, 0) + 1
-    if not found:
-        return "no finding"
-    lines = []
+    lines = ["findings:"] if found else ["no finding"]
     for name, count in found.items():
         known = PROPERTIES.get(name)
         lines.append(f"  {warn(name)} ({count}){f': {known.text}' if known else ''}")
-    return "\n".join(["findings:", *lines])
+    surprises = list(outcome.surprises())
+    if surprises:
+        lines.append("not as the scenario expects:")
+        lines += [_surprise(outcome, index, expected) for index, expected in surprises]
+    return "\n".join(lines)
+
+
+def _surprise(outcome: Outcome, index: int, expected: tuple[str, ...]) -> str:
+    event, planned = outcome.events[index], outcome.planned[index]
+    if planned is not None and planned.answer not in {None, str(event.answer)}:
+        came = f"was told {event.answer}"
+    else:
+        came = f"found {', '.join(sorted({f.property for f in event.findings})) or 'nothing'}"
+    return f"  step {index + 1}, {warn(event.step)}: expected {', '.join(expected) or 'nothing'}, {came}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
+from fpstate.errors import printable
 from fpstate.linux.machine import Event
 from fpstate.linux.machine.event import CpuState
 from fpstate.linux.scenario import Outcome
@@ -34,6 +35,11 @@ _FONT: Final = 'font-family="Helvetica, Arial, sans-serif"'
 def svg(outcome: Outcome) -> str:
     """Return the picture."""
     return _Picture(outcome).draw()
+
+
+def _escaped(text: str) -> str:
+    """Return *text* as XML can hold it: names of files and policies may have characters that it cannot."""
+    return escape(printable(text))
 
 
 def _base(whose: str) -> tuple[str, bool]:
@@ -76,7 +82,7 @@ class _Picture:
             f'viewBox="0 0 {width} {height}" {_FONT} role="img">'
         )
         background = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-        return "\n".join([head, f"<title>{escape(title)}</title>", background, *self.parts, "</svg>", ""])
+        return "\n".join([head, f"<title>{_escaped(title)}</title>", background, *self.parts, "</svg>", ""])
 
     def _owners(self) -> list[str]:
         """Return every context that ever has values in registers, in the order of their names."""
@@ -125,7 +131,7 @@ class _Picture:
             y = round(top + round(_LANE * at / total, 1), 1)
             opacity = f' fill-opacity="{_PALE}"' if pale else ""
             shape = f'<rect x="{left}" y="{y}" width="{_COLUMN}" height="{round(height, 1)}"'
-            self.parts.append(f'{shape} fill="{colours[base]}"{opacity}><title>{escape(whose)}</title></rect>')
+            self.parts.append(f'{shape} fill="{colours[base]}"{opacity}><title>{_escaped(whose)}</title></rect>')
             at += mask.bit_count()
 
     def _mark(self, x: float, y: float, number: int, *, red: bool) -> None:
@@ -160,7 +166,7 @@ class _Picture:
         fill: str = "#000000",
     ) -> None:
         style = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{fill}"'
-        self.parts.append(f'<text x="{x}" y="{y}" xml:space="preserve" {style}>{escape(text)}</text>')
+        self.parts.append(f'<text x="{x}" y="{y}" xml:space="preserve" {style}>{_escaped(text)}</text>')
 
 
 def _runs(event: Event, number: int) -> tuple[str, str]:

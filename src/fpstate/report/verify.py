@@ -49,7 +49,7 @@ def _property(finding: Finding) -> Document:
         "text": known.text,
         "source": known.source,
         "verdict": finding.verdict,
-        "method": finding.method,
+        "method": _method(finding),
         "states": finding.states,
         "seconds": round(finding.seconds, 3),
         "needs": finding.needs,
@@ -58,6 +58,11 @@ def _property(finding: Finding) -> Document:
         "reason": finding.reason or None,
         "counterexample": _counterexample(finding),
     }
+
+
+def _method(finding: Finding) -> str:
+    """Return what came to the verdict: where nothing was visited, no search did."""
+    return "induction" if finding.verdict == "unknown" and not finding.states else finding.method
 
 
 def _counterexample(finding: Finding) -> Document | None:

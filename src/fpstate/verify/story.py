@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from fpstate.errors import FpstateError, printable
 from fpstate.linux.kernel import FREE, GUEST, KERNEL, USER
 from fpstate.linux.steps import STEPS
 from fpstate.verify.check import Finding, Report
-from fpstate.verify.properties import PROPERTIES
+from fpstate.verify.properties import PROPERTIES, property_of
 from fpstate.verify.result import Run
+
+if TYPE_CHECKING:
+    from fpstate.linux.scenario import Scenario
 
 __all__ = ["Told", "context_name", "scenario", "tell"]
 
@@ -98,14 +102,33 @@ _PERMISSIONS: Final = {"handle_xfd_event": "request_perm", "kvm_create_vcpu": "r
 """Steps that take a permission for granted in the model, and the step that gets it."""
 
 
+_GIVEN: Final = "not of the run: the model takes this permission for granted"
+
+
 def scenario(finding: Finding, report: Report) -> str:
     """Return the run of a broken property as a scenario that `fpstate simulate` replays over real bytes."""
+    from fpstate.linux.scenario import Planned, Scenario  # noqa: PLC0415  reports do without
+
     shape, run = finding.shape, finding.run
     if shape is None or run is None:
         raise ValueError("there is no run")
+    steps: list[Planned] = []
+    for taken in run.steps:
+        arguments = dict(taken.arguments)
+        if report.classes.keys() & {"user-dynamic"} and taken.step in _PERMISSIONS:
+            steps.append(Planned(_PERMISSIONS[taken.step], {k: arguments[k] for k in ("cpu", "task")}, _GIVEN))
+        steps.append(Planned(taken.step, arguments))
+    replayed = Scenario(
+        name=finding.id,
+        cpus=shape.cpus,
+        tasks=shape.tasks,
+        vcpus=shape.vcpus,
+        assumptions=report.assumptions,
+        steps=tuple(steps),
+    )
     lines = [
         f"title = {_quoted(f'{finding.claim or finding.id} under {report.policy.name}')}",
-        f"text = {_quoted(PROPERTIES[finding.id].text)}",
+        f"text = {_quoted(f'{PROPERTIES[finding.id].text}{_over_bytes(finding, report, replayed)}')}",
         f"cpu = {_quoted(report.cpu.name)}",
         f"policy = {_quoted(report.policy.name)}",
         f"cpus = {shape.cpus}",
@@ -115,16 +138,28 @@ def scenario(finding: Finding, report: Report) -> str:
         "[assumptions]",
         *(f"{name} = {str(on).lower()}" for name, on in asdict(report.assumptions).items()),
     ]
-    for taken in run.steps:
-        arguments = dict(taken.arguments)
-        if report.classes.keys() & {"user-dynamic"} and taken.step in _PERMISSIONS:
-            lines += _step_lines(_PERMISSIONS[taken.step], {k: arguments[k] for k in ("cpu", "task")})
-        lines += _step_lines(taken.step, arguments)
+    for step in steps:
+        lines += ["", "[[step]]", f'do = "{step.do}"', *(f"{name} = {number}" for name, number in step.params.items())]
+        if step.note:
+            lines.append(f"note = {_quoted(step.note)}")
     return "\n".join(lines) + "\n"
 
 
-def _step_lines(step: str, arguments: dict[str, int]) -> list[str]:
-    return ["", "[[step]]", f'do = "{step}"', *(f"{name} = {number}" for name, number in arguments.items())]
+def _over_bytes(finding: Finding, report: Report, replayed: Scenario) -> str:
+    """Say what a replay does not show, if it does not show that the property is broken."""
+    from fpstate.linux.machine import JUDGED  # noqa: PLC0415  see `scenario`
+    from fpstate.linux.scenario import play  # noqa: PLC0415
+
+    try:
+        found = {property_of(each.property) for each in play(replayed, report.cpu, report.policy).findings}
+    except FpstateError as refusal:
+        return f"; over bytes the run cannot be replayed: {printable(str(refusal))}"
+    if finding.id in found:
+        return ""
+    others = ", ".join(sorted(name for name in found if name)) or "no finding"
+    if finding.id in JUDGED:
+        return f"; over bytes what is broken here is not looked at: the replay shows the run, and {others}"
+    return f"; {finding.id} is not looked at over bytes: the replay shows the run, and {others}"
 
 
 def _quoted(text: str) -> str:

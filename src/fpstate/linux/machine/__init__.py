@@ -25,6 +25,7 @@ from fpstate.linux.steps import STEPS, Assumptions, Step, World
 
 __all__ = [
     "CALLS",
+    "JUDGED",
     "KNOWN",
     "MOST",
     "OBJECTS",
@@ -44,6 +45,25 @@ KNOWN: Final[dict[str, Step]] = STEPS | CALLS
 """Every step and call by name."""
 MOST: Final = 64
 """CPUs or tasks of one machine."""
+JUDGED: Final = (
+    "ISO-RUN",
+    "ISO-BUF",
+    "INT-RUN",
+    "INT-BUF",
+    "P1",
+    "P3",
+    "P4",
+    "P8",
+    "P13",
+    "P14",
+    "P18",
+    "P20",
+    "STEP",
+)
+"""The properties that steps over bytes can be found to break; WARNs, faults and refusals beside them.
+
+The others are about every state, not about a step, or about the sets alone: `fpstate.verify` looks at them.
+"""
 _TASKS: Final = frozenset({"task", "other"})
 OBJECTS: Final = _TASKS | {"cpu"}
 """Parameters that are numbers of CPUs and tasks."""
@@ -120,9 +140,9 @@ class Machine:
             UsageError: there is no such step, or its parameters are others.
             NotPossible: it cannot be taken as things are.
         """
-        step = KNOWN.get(name)
+        step = KNOWN.get(str(name))
         if step is None:
-            raise UsageError(f"there is no step {name[:40]!r}", cure=f"steps are {', '.join(KNOWN)}")
+            raise UsageError(f"there is no step {str(name)[:40]!r}", cure=f"steps are {', '.join(KNOWN)}")
         self._check(step, params)
         numbers = tuple(params[kind] for kind in step.parameters)
         if not self.record:
@@ -173,6 +193,8 @@ class Machine:
         for name, value in params.items():
             if name not in step.parameters:
                 raise UsageError(f"{step.name} has the unknown parameter {name!r}", cure=takes)
+            if not _is_number(value):
+                raise UsageError(f"{step.name}: {name} must be a number, not {value!r}")
             if name not in OBJECTS:
                 if not 0 <= value <= ALL:
                     raise UsageError(f"{step.name}: {name} must be a number of 64 bits, not {value!r}")
@@ -182,6 +204,11 @@ class Machine:
                 raise UsageError(f"{step.name}: {name} must be the number of a {kind}, 0 to {most - 1}, not {value!r}")
         if "other" in params and params["other"] == params["task"]:
             raise UsageError(f"{step.name}: other must be another task than task")
+
+
+def _is_number(value: object) -> bool:
+    """Tell whether a caller who does not check types gave a number."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_shape(cpus: int, tasks: int, vcpus: int) -> None:
