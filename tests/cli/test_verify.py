@@ -258,3 +258,17 @@ def test_a_text_in_no_mutations_name_is_refused(capsys: pytest.CaptureFixture[st
     status, _, err = run(capsys, "--mutations", "frobnicate")
     assert status == 2
     assert "no mutation has 'frobnicate' in its name" in err
+
+
+def test_a_component_that_there_is_not_is_not_proven(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "--cpu", "genoa", "--component", "user-dynamic")
+    assert (status, out) == (2, "")
+    assert "nothing to verify: linux-6.18 on genoa has no user-dynamic" in err
+
+
+def test_a_policy_without_the_component_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--policy", "linux-6.7,linux-6.18", "--component", "cet-kernel", "--method", "proof"]
+    status, out, err = run(capsys, *words)
+    assert status == 0
+    assert "linux-6.7" not in out
+    assert err == "fpstate: linux-6.7 on sapphire-rapids has no cet-kernel: not verified\n"

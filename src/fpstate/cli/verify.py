@@ -7,16 +7,17 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fpstate.cli.source import add_output, add_source, emit, load, number
-from fpstate.cli.streams import put
+from fpstate.cli.streams import complain, put
 from fpstate.cpu.model import Cpu
 from fpstate.errors import UsageError
 from fpstate.linux import policy as policies
+from fpstate.linux.boot import boot
 from fpstate.linux.policy import Policy
 
 if TYPE_CHECKING:
@@ -109,11 +110,36 @@ def run(args: argparse.Namespace) -> int:
         return _show_invariant(cpu, chosen, options)
     if args.export:
         return _export(args, cpu, chosen, options)
-    reports = verify_all(cpu, chosen, options, jobs=args.jobs)
+    reports = verify_all(cpu, _that_have_it(cpu, chosen, options), options, jobs=args.jobs)
     if args.scenarios:
         _write_scenarios(args.scenarios, reports)
     _print(args, reports)
     return max((_EXIT[report.verdict] for report in reports), key=(0, 3, 1).index)
+
+
+def _that_have_it(cpu: Cpu, chosen: Sequence[Policy], options: Options) -> list[Policy]:
+    """Return the policies under which *cpu* has any of the components that are asked about, and say which have not.
+
+    Raises:
+        UsageError: none has.
+    """
+    if options.classes is None:
+        return list(chosen)
+    from fpstate.verify.check import subjects  # noqa: PLC0415  it takes the extra
+
+    found, lacks = [], []
+    for policy in chosen:
+        config = boot(cpu, policy)
+        there = {kind.name for kind, _, _ in subjects(config, options.assumptions)} if config.fate == "xsave" else None
+        missing = [name for name in options.classes if there is not None and name not in there]
+        lacks += [f"{policy.name} on {cpu.name} has no {name}" for name in missing]
+        if len(missing) < len(options.classes):
+            found.append(policy)
+    if not found:
+        raise UsageError(f"there is nothing to verify: {lacks[0]}", cure="leave --component out, or name another CPU")
+    for lack in lacks:
+        complain(f"fpstate: {lack}: not verified")
+    return found
 
 
 _MODES: Final = {name: f"--{name.replace('_', '-')}" for name in ("history", "mutations", "show_invariant", "export")}
