@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-pytest.importorskip("numba", reason="Numba is missing: pip install fpstate[batch]")
+pytest.importorskip("numba", reason="Numba is missing: pip install fpstate[verify]")
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fpstate.linux.boot import boot
 from fpstate.linux.kernel import Cpu, Kernel
 from fpstate.linux.steps import Assumptions
 from fpstate.verify.check import subjects
+from fpstate.verify.expr import evaluate
 from fpstate.verify.invariants import invariants
 from fpstate.verify.model import Model, Shape, build
 from fpstate.verify.properties import property_of
@@ -115,16 +116,14 @@ def unreduced_part(made: Model, engine: Engine) -> tuple[object, ...]:
 
 
 def _plain(made: Model, depth: int) -> tuple[object, ...]:
-    from fpstate.verify.compiled import _value
-
     seen = frontier = {tuple(made.initial.items())}
     for level in range(1, depth + 1):
         reached = set()
         for state in frontier:
             now = dict(state)
             for command in made.commands:
-                if all(_value(condition, now) for condition in command.guard):
-                    after = now | {name: _value(value, now) for name, value in command.updates.items()}
+                if all(evaluate(condition, now) for condition in command.guard):
+                    after = now | {name: evaluate(value, now) for name, value in command.updates.items()}
                     reached.add(tuple(after.items()))
         frontier = reached - seen
         seen = seen | frontier

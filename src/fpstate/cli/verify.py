@@ -331,7 +331,6 @@ def _mutations(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace, cpu: Cpu, chosen: list[Policy], options: Options) -> int:
-    from fpstate.linux.boot import boot  # noqa: PLC0415
     from fpstate.verify.check import claimed_invariants, subjects  # noqa: PLC0415
     from fpstate.verify.model import build  # noqa: PLC0415
     from fpstate.verify.promela import promela  # noqa: PLC0415
@@ -350,7 +349,6 @@ def _export(args: argparse.Namespace, cpu: Cpu, chosen: list[Policy], options: O
 
 
 def _show_invariant(cpu: Cpu, chosen: list[Policy], options: Options) -> int:
-    from fpstate.linux.boot import boot  # noqa: PLC0415
     from fpstate.report import verify as report  # noqa: PLC0415
     from fpstate.verify.check import subjects  # noqa: PLC0415
     from fpstate.verify.invariants import invariants  # noqa: PLC0415

@@ -16,7 +16,7 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import numpy as np
 
-from fpstate.verify.expr import Expr
+from fpstate.verify.expr import evaluate
 from fpstate.verify.model import Command, Model
 from fpstate.verify.search import Broken, Found, Limits, Run, command_of
 from fpstate.verify.source import Field, Flow, Layout, expander, layout, reader, viewer
@@ -180,7 +180,7 @@ class _Liveness:
                 if int(self._missing[i]) >> bit & 1:
                     number = 0
                     for e, bits in view.parts:
-                        number = number << bits | _value(e, values)
+                        number = number << bits | evaluate(e, values)
                     self.tables[self.starts[view.kind] + number] = 1
         return bool(len(wrong))
 
@@ -359,8 +359,8 @@ class _Search:
     def _towards(self, now: dict[str, int], goal: State) -> tuple[Command, dict[str, int]]:
         """Return a command that leads to *goal*, and the state after it."""
         for command in self.model.commands:
-            if all(_value(condition, now) for condition in command.guard):
-                after = now | {name: _value(value, now) for name, value in command.updates.items()}
+            if all(evaluate(condition, now) for condition in command.guard):
+                after = now | {name: evaluate(value, now) for name, value in command.updates.items()}
                 if self._canonical(after) == goal:
                     return command, after
         raise AssertionError("no command leads on")
@@ -368,21 +368,9 @@ class _Search:
     def _breaking(self, name: str, now: Mapping[str, int]) -> Command | None:
         """Return the command on whose way the claim is broken in a state, or None if the state itself breaks it."""
         for check in self.model.checks:
-            if check.property == name and all(_value(c, now) for c in check.guard) and not _value(check.holds, now):
+            if check.property == name and all(evaluate(c, now) for c in check.guard) and not evaluate(check.holds, now):
                 return command_of(self.model, check)
         return None
-
-
-def _value(e: Expr, values: Mapping[str, int]) -> int:
-    """Return the value of *e* in a state."""
-    if e.op == "const":
-        return int(e.args[0])
-    if e.op == "var":
-        return values[e.args[0]]
-    if e.op == "where":
-        return _value(e.args[1 if _value(e.args[0], values) else 2], values)
-    a, b = (_value(arg, values) for arg in e.args)
-    return {"and": a & b, "or": a | b, "xor": a ^ b, "eq": int(a == b), "lt": int(a < b)}[e.op]
 
 
 def search_compiled(model: Model, limits: Limits, progress: Progress | None = None, *, probe: bool = False) -> Found:

@@ -89,7 +89,7 @@ def guest_sets_ssp(w: World, cpu: Cpu, task: Task, value: int) -> Answer:
 
 
 def _needs_shadow_stacks(w: World, guest: Guest) -> None:
-    w.spec.needs(w.kernel.guest_writable(guest) & w.kernel.sets.cet != 0, "the guest must have shadow stacks")
+    w.spec.needs(_has_shadow_stacks(w, guest), "the guest must have shadow stacks")
 
 
 def kvm_enter_smm(w: World, cpu: Cpu, task: Task) -> Answer:
