@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -486,3 +487,9 @@ def test_a_record_says_whose_values_every_buffer_holds() -> None:
     held = {buffer.name: dict(buffer.holds) for buffer in m.state().buffers}
     assert held["guest 0"]["guest 0"] & CET_S
     assert "guest 0" not in held["task 0"]
+
+
+def test_a_guest_image_has_its_own_size_in_a_buffer_that_has_room_to_spare() -> None:
+    sized_by_the_user_format = replace(policy("linux-6.18"), guest_allocation="user-default")
+    m = Machine(cpu_by_name("sapphire-rapids"), sized_by_the_user_format)
+    assert m.hw.size(m.sets.guest_default) == m.config.guest.size < m.config.guest.allocated

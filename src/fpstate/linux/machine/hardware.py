@@ -90,7 +90,7 @@ class ByteHardware:
         self._has_pkru = bool(sets.pkru & sets.xcr0)
         self._vectors = VECTOR & sets.xcr0
         self._sizes: dict[int, int] = {}
-        if config.policy.guest_allocation == "user-default" and sets.guest_allocated != sets.default:
+        if sets.guest_allocated not in {sets.default, sets.guest_default}:  # it lacks room
             self._sizes[sets.guest_allocated] = config.guest.allocated
         self._independent = self.caps.compacted(sets.independent).end
         self._initial = {bit: bytes(section) for bit, section in fresh.sections.items()}
