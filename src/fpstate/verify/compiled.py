@@ -194,18 +194,27 @@ class _Liveness:
         state &= self._masks[self._matters[0], : self.place.words]
 
 
-class _Search:
-    def __init__(self, model: Model, limits: Limits, progress: Progress | None, small: Model | None) -> None:
-        self.model, self.limits, self.progress = model, limits, progress
+class _Machinery:
+    """What is made once for a model, however often it is searched."""
+
+    def __init__(self, model: Model, *, symmetry: bool, flows: bool) -> None:
         self.layout = layout(model.variables)
         self.claims = sorted({check.property for check in model.checks} | {name for name, _ in model.invariants})
-        flows: list[Flow] | None = [] if limits.liveness and small is not None else None
-        self.code = _Code(expander(model, self.layout, self.claims, flows), "expand", 4)
-        self.symmetry = _Symmetry(model, self.layout) if limits.symmetry else None
-        self.liveness = _Liveness(model, small, self.layout, flows) if flows and small is not None else None
+        self.flows: list[Flow] | None = [] if flows else None
+        self.code = _Code(expander(model, self.layout, self.claims, self.flows), "expand", 4)
+        self.symmetry = _Symmetry(model, self.layout) if symmetry else None
+
+
+class _Search:
+    def __init__(
+        self, model: Model, made: _Machinery, limits: Limits, progress: Progress | None, small: Model | None
+    ) -> None:
+        self.model, self.limits, self.progress = model, limits, progress
+        self.layout, self.claims, self.code, self.symmetry = made.layout, made.claims, made.code, made.symmetry
+        self.liveness = _Liveness(model, small, made.layout, made.flows) if made.flows and small is not None else None
         self.words = self.layout.words
         self.out = np.empty(_BLOCK * len(model.commands) * self.words, np.uint64)
-        self.tags = np.empty(len(self.out) if flows else 0, np.int64)
+        self.tags = np.empty(len(self.out) if made.flows else 0, np.int64)
         self.visited = Visited(self.words)
         self.levels: list[tuple[int, int]] = []
         self.found = Found()
@@ -385,11 +394,10 @@ def search_compiled(model: Model, limits: Limits, progress: Progress | None = No
     Raises:
         UsageError: a state does not fit into two words.
     """
-    small = None
-    if limits.liveness and any(v.data for v in model.variables):
-        if probe and (limits.states is None or limits.states > _FEW):
-            found = _Search(model, replace(limits, states=_FEW), progress, None).run()
-            if found.complete or (limits.stop and found.broken):
-                return found
-        small = smaller(model)
-    return _Search(model, limits, progress, small).run()
+    reduces = limits.liveness and any(v.data for v in model.variables)
+    made = _Machinery(model, symmetry=limits.symmetry, flows=reduces)
+    if reduces and probe and (limits.states is None or limits.states > _FEW):
+        found = _Search(model, made, replace(limits, states=_FEW), progress, None).run()
+        if found.complete or (limits.stop and found.broken):
+            return found
+    return _Search(model, made, limits, progress, smaller(model) if reduces else None).run()

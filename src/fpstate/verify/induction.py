@@ -131,6 +131,20 @@ class _Translator:
         return z3.If(condition, _vector(yes), _vector(no))
 
 
+def _any_of(terms: Sequence[Any]) -> Any:
+    """Return z3.Or of Bools, which would first look at the sort of each."""
+    return z3.BoolRef(z3.Z3_mk_or(z3.main_ctx().ref(), len(terms), _array(terms)))
+
+
+def _all_of(terms: Sequence[Any]) -> Any:
+    """Return z3.And of Bools, likewise."""
+    return z3.BoolRef(z3.Z3_mk_and(z3.main_ctx().ref(), len(terms), _array(terms)))
+
+
+def _array(terms: Sequence[Any]) -> Any:
+    return (z3.Ast * len(terms))(*(term.ast for term in terms))
+
+
 def _vector(term: Any) -> Any:
     return z3.If(term, z3.BitVecVal(1, 8), z3.BitVecVal(0, 8)) if z3.is_bool(term) else term
 
@@ -177,12 +191,12 @@ class _Proof:
     def _broken(self, check: Check) -> Any:
         """Return when *check* fails."""
         truth = self.translate.truth
-        return z3.And(*map(truth, check.guard), z3.Not(truth(check.holds)))
+        return _all_of([*map(truth, check.guard), z3.Not(truth(check.holds))])
 
     def _properties(self, checks: Sequence[Check]) -> None:
         """Ask about many at once; about each if one of them fails."""
         self.solver.push()
-        self.solver.add(z3.Or([self._broken(check) for check in checks]))
+        self.solver.add(_any_of([self._broken(check) for check in checks]))
         fails = self._ask()
         self.solver.pop()
         if fails:
@@ -215,12 +229,14 @@ class _Proof:
         if not touched:
             return
         self.solver.push()
-        self.solver.add(*map(self.translate.truth, command.guard))
-        for variable in set[str]().union(*(names for _, _, names in touched)):
-            value = command.updates.get(variable)
-            changed = value is not None and self.primed[variable] == self._as(variable, value)
-            self.solver.add(changed if value is not None else self.unchanged[variable])
-        self.solver.add(z3.Or([wrong for _, wrong, _ in touched]))
+        after = [
+            self.primed[name] == self._as(name, command.updates[name])
+            if name in command.updates
+            else self.unchanged[name]
+            for name in sorted(set[str]().union(*(names for _, _, names in touched)))
+        ]
+        wrong = _any_of([wrong for _, wrong, _ in touched])
+        self.solver.add(_all_of([*map(self.translate.truth, command.guard), *after, wrong]))
         if self._ask():
             model = self.solver.model()
             name = next(n for n, wrong, _ in touched if z3.is_true(model.eval(wrong, model_completion=True)))
