@@ -276,7 +276,9 @@ def test_a_signal_frame_says_what_it_holds() -> None:
 
 def test_the_handler_starts_with_initial_registers() -> None:
     m = machine()
-    take(m, *RUNNING, "user_writes 0 0", "enter_kernel 0 0", "setup_sigframe 0 0")
+    take(
+        m, *RUNNING, "user_writes 0 0", "enter_kernel 0 0", "copy_fpstate_to_sigframe 0 0", "fpu_clear_user_states 0 0"
+    )
     assert registers(m, 0, 2) == bytes(256)
     assert m.hw.rdpkru(m.world.cpus[0]) == PKRU_DEFAULT
 

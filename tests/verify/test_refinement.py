@@ -36,7 +36,7 @@ from fpstate.verify.tags import (
     TagHardware,
     TagSpecification,
 )
-from fpstate.xfeatures import PKRU
+from fpstate.xfeatures import AVX, PKRU
 from walks import candidate, chance
 
 CPUS, TASKS, VCPUS = 2, 3, 2
@@ -346,20 +346,21 @@ class RestoresByTheBuffer(Kernel):
         self.hw.xrstor(cpu, fpstate, fpstate.xfeatures & self.sets.restore)
 
 
-class NeverSaves(Kernel):
-    """switch_fpu() forgets to save."""
+class LosesAvx(Kernel):
+    """switch_fpu() leaves AVX out of what it saves; more left out would fault elsewhere, for other components."""
 
     def switch_fpu(self, cpu: Cpu, prev: Task) -> None:
-        if not prev.need_fpu_load:
-            prev.need_fpu_load = 1
-            prev.last_cpu = cpu.ref
+        saves = not prev.need_fpu_load
+        super().switch_fpu(cpu, prev)
+        if saves:
+            self.hw.drop(prev.fpstate, AVX)
 
 
 @pytest.mark.parametrize(
     ("kernel", "bit", "focus", "found"),
     [
         (ForgetsToInvalidate, 2, "task2", "ISO-RUN"),
-        (NeverSaves, 2, "task2", "INT-RUN"),
+        (LosesAvx, 2, "task2", "INT-RUN"),
     ],
 )
 def test_a_broken_kernel_is_found_by_both(kernel: type[Kernel], bit: int, focus: str, found: str) -> None:

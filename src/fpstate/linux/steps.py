@@ -2,7 +2,7 @@
 
 A step is taken at once: user code between two events, or one region that the kernel protects (fpregs_lock(), or
 interrupts off).  Between any two steps a CPU may switch tasks or be used by the kernel, and the other CPUs may do
-anything: that is preemption at nearly every point where the kernel allows it.  `exec_`, `setup_sigframe`,
+anything: that is preemption at nearly every point where the kernel allows it.  `exec_`,
 `sigreturn_ia32`, `sigreturn_refused` and KVM's ioctls hold several regions, and are not left in between.
 
 A step's docstring says what happens, its parameters which CPU and tasks take part.  It begins with what must hold for
@@ -376,11 +376,16 @@ def exit_(w: World, cpu: Cpu, task: Task) -> None:
 # -- signals, ptrace, core dumps, shadow stacks -----------------------------------------------------------------------
 
 
-def setup_sigframe(w: World, cpu: Cpu, task: Task) -> None:
-    """A signal is delivered: the frame holds the registers, and the handler starts with initial ones."""
+def copy_fpstate_to_sigframe(w: World, cpu: Cpu, task: Task) -> None:
+    """A signal is delivered: the frame gets the registers."""
     w.in_syscall(cpu, task)
-    image = w.kernel.setup_sigframe(cpu, task)
-    w.spec.shows(image, task)
+    w.spec.shows(w.kernel.copy_fpstate_to_sigframe(cpu, task), task)
+
+
+def fpu_clear_user_states(w: World, cpu: Cpu, task: Task) -> None:
+    """A signal is delivered, and its frame written: the handler starts with initial registers."""
+    w.in_syscall(cpu, task)
+    w.kernel.fpu_clear_user_states(cpu, task)
     w.spec.forgets(task, w.kernel.sets.signal_clears)
 
 
@@ -773,7 +778,8 @@ _FUNCTIONS: Final[tuple[Callable[..., None], ...]] = (
     fork_kernel_thread,
     exec_,
     exit_,
-    setup_sigframe,
+    copy_fpstate_to_sigframe,
+    fpu_clear_user_states,
     sigreturn,
     sigreturn_initial,
     sigreturn_fx_only,

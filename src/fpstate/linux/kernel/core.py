@@ -132,9 +132,9 @@ class Core(Independent):
     def fpu_flush_thread(self, cpu: Cpu, task: Task) -> None:
         """exec: everything in its initial configuration, permissions as at boot."""
         self.fpstate_reset(task)
-        self.fpu_reset_fpstate_regs(cpu, task)
+        self.fpu_reset_fpregs(cpu, task)
 
-    def fpu_reset_fpstate_regs(self, cpu: Cpu, task: Task) -> None:
+    def fpu_reset_fpregs(self, cpu: Cpu, task: Task) -> None:
         """The image becomes ``init_fpstate``'s, to be loaded on the way to user mode."""
         self.fpu_invalidate_state(task)
         self.hw.copy_init(task.own)

@@ -26,12 +26,6 @@ class Signal(Xstate):
         self.xfd_validate_state(cpu, task, task.fpstate, task.fpstate.user_xfeatures, restores=False)
         return self.hw.xsave_to_user(cpu, task.fpstate)
 
-    def setup_sigframe(self, cpu: Cpu, task: Task) -> Any:
-        """handle_signal(): the frame, then initial registers for the handler."""
-        image = self.copy_fpstate_to_sigframe(cpu, task)
-        self.fpu_clear_user_states(cpu, task)
-        return image
-
     def user_features(self, task: Task) -> int:
         """What a frame of *task* can bring in."""
         return task.fpstate.user_xfeatures & self.sets.user_maximum

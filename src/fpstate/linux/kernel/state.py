@@ -83,7 +83,6 @@ class Guest:
         number: that of the task whose vCPU it is.
         fpstate: the guest's.
         xcr0, xss: the guest's XCR0 and IA32_XSS.
-        xfd_err: the guest's IA32_XFD_ERR, kept while the host runs.
         uabi_size: bytes of KVM_GET_XSAVE2.
         pkru, host_pkru: the guest's PKRU while the host's is loaded, and the host's as vcpu_load() read it.
         own: what KVM keeps beside the fpstate: the buffer of a component that the core does not manage, or its MSRs.
@@ -99,7 +98,6 @@ class Guest:
     fpstate: Fpstate
     xcr0: int = 1
     xss: int = 0
-    xfd_err: int = 0
     uabi_size: int = 0
     pkru: Any = 0
     host_pkru: Any = 0

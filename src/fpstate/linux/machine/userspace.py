@@ -75,7 +75,8 @@ class UserSpace:
         """Deliver a signal to *task*, and return its frame from ``uc_mcontext.fpstate`` on, magic2 included."""
         c, t = self._cpu(cpu), self._task(task)
         self.machine.world.in_syscall(c, t)
-        frame: Area = self.machine.world.kernel.setup_sigframe(c, t)
+        frame: Area = self.machine.world.kernel.copy_fpstate_to_sigframe(c, t)
+        self.machine.world.kernel.fpu_clear_user_states(c, t)
         return bytes(frame.data)
 
     def rt_sigreturn(self, cpu: int, task: int, frame: bytes) -> int:
