@@ -23,9 +23,9 @@ _WIDTH: Final = 960
 _LEFT: Final = 16
 _BAR: Final = 46
 _LINE: Final = 16
-_LEAST: Final = 16.0
+_LEAST: Final = 36.0
 """Pixels of the narrowest piece: eight bytes of PKRU beside eight kilobytes of tiles must still be seen."""
-_LETTER: Final = 6.6
+_LETTER: Final = 7.4
 _STYLE: Final = """
   svg { color-scheme: light dark; background: #ffffff; color: #1a1a1a; font-family: Helvetica, Arial, sans-serif; }
   text { fill: currentColor; }
@@ -166,7 +166,8 @@ class _Picture:
             y = top + 12 + row * _LINE
             self._text(_LEFT + 50, y, str(piece.offset), size=11, anchor="end")
             self._text(_LEFT + 110, y, str(piece.size), size=11, anchor="end")
-            self._text(_LEFT + 124, y, f"{piece.name}: {_STATES[piece.state]}", size=11)
+            words = piece.name if piece.state == "fixed" else f"{piece.name}: {_STATES[piece.state]}"
+            self._text(_LEFT + 124, y, words, size=11)
         return top + len(pieces) * _LINE
 
     def _legend(self, top: int) -> int:
