@@ -31,6 +31,8 @@ _XSTATE_DATA: Final = 832
 """Offset of XStateData in MINIDUMP_MISC_INFO_5, which begins as MINIDUMP_MISC_INFO_4 does."""
 _LARGEST_CHUNK: Final = 1 << 16
 _LONGEST_NAME: Final = 256
+_MOST_STREAMS: Final = 4096
+_MOST_THREADS: Final = 1 << 16
 
 
 class _Machine(NamedTuple):
@@ -114,7 +116,7 @@ def read(name: str, data: memoryview) -> Capture:
 def _streams(data: memoryview) -> dict[int, _Stream]:
     """Return the first stream of each type (MINIDUMP_HEADER, MINIDUMP_DIRECTORY)."""
     _, _, count, directory = unpack("<4sIII", data, 0, rule="minidump.header", what="the header")
-    count = min(count, len(data) // 12)
+    count = min(count, len(data) // 12, _MOST_STREAMS)
     entries = view(data, directory, 12 * count, rule="minidump.directory", what="the stream directory")
     found: dict[int, _Stream] = {}
     for kind, size, offset in struct.iter_unpack("<III", entries):
@@ -141,10 +143,10 @@ def _thread_list(
     stream = streams[_THREADS]
     (count,) = unpack("<I", data, stream.offset, rule="minidump.thread-list", what="ThreadListStream")
     start = stream.offset + (8 if stream.size == 8 + _THREAD_SIZE * count else 4)  # some writers align the list
-    whole = (min(stream.offset + stream.size, len(data)) - start) // _THREAD_SIZE
+    whole = min((min(stream.offset + stream.size, len(data)) - start) // _THREAD_SIZE, _MOST_THREADS)
     damage = []
     if count > whole:
-        text = f"the thread list says {count} threads and has room for {max(whole, 0)}"
+        text = f"the thread list says {count} threads, and {max(whole, 0)} are read: there is no room for more"
         damage.append(Damage("minidump.thread-count", text, stream.offset, "give all of the dump"))
     found = []
     for i in range(max(min(count, whole), 0)):
@@ -202,7 +204,7 @@ def _names(data: memoryview, streams: dict[int, _Stream]) -> dict[int, str]:
         return found
     try:
         (count,) = unpack("<I", data, stream.offset, rule="minidump.names", what="ThreadNamesStream")
-        count = min(count, len(data) // 12)
+        count = min(count, len(data) // 12, _MOST_THREADS)
         rows = view(data, stream.offset + 4, 12 * count, rule="minidump.names", what="ThreadNamesStream")
         for tid, at in struct.iter_unpack("<IQ", rows):
             (length,) = unpack("<I", data, at, rule="minidump.names", what="a thread name")
