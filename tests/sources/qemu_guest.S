@@ -6,6 +6,9 @@
 #   (qemu) info registers
 #   (qemu) migrate exec:cat>stream
 #
+# qemu-7.2-kvm.stream.gz: a stream with values in env.fpregs, env.xmm_regs and cpu/avx512 was given to a QEMU with
+# -S -accel kvm -cpu host -incoming exec:cat\ FILE, which was asked the same two questions.
+#
 # Guest memory, which no reader looks at, was then cut out: the first 8 bytes, and all from the first device on.
 .code16
 start:
