@@ -45,14 +45,15 @@ def test_an_image_that_xrstor_could_accept_is_one(data: bytearray, form: str) ->
     ("data", "reason"),
     [
         (image()[:575], "it has 575 bytes"),
-        (bytearray(4096), "all 0"),
+        (bytearray(4096), "header and MXCSR are all 0"),
+        (image(xstate_bv=0, mxcsr=0), "header and MXCSR are all 0"),
         (image(xstate_bv=1 << 40), "XSTATE_BV sets bit 40 at byte 517"),
         (image(xcomp_bv=4), "XCOMP_BV sets bit 2 at byte 520"),
         (image(xcomp_bv=1 << 63 | 3), "XSTATE_BV sets bit 2 at byte 512"),
         (image(mxcsr=0x80001F80), "MXCSR 0x80001f80 sets bit 31 at byte 27"),
         (image(size=512, mxcsr=0x40000), "MXCSR 0x40000 sets bit 18"),
     ],
-    ids=["short", "zeros", "unknown-component", "xcomp-bv", "not-in-xcomp-bv", "mxcsr", "fxsave-mxcsr"],
+    ids=["short", "zeros", "no-mxcsr", "unknown-component", "xcomp-bv", "not-in-xcomp-bv", "mxcsr", "fxsave-mxcsr"],
 )
 def test_what_cannot_be_one_is_refused_by_rule_and_byte(data: bytearray, reason: str) -> None:
     assert not rawimage.sniff(memoryview(data))

@@ -32,8 +32,8 @@ def implausible(data: memoryview) -> str | None:
     """Return why *data* cannot be an image, by rule and offset; None if it can be one."""
     if len(data) != LEGACY_SIZE and not MIN_SIZE <= len(data) <= _LARGEST:
         return f"it has {len(data)} bytes: FXSAVE writes 512, an XSAVE area has 576 to {_LARGEST}"
-    if not any(data[:MIN_SIZE]):
-        return f"its first {min(len(data), MIN_SIZE)} bytes are all 0: no header says what it is"
+    if not any(data[LEGACY_SIZE:MIN_SIZE]) and not any(data[24:28]):  # XSAVE writes MXCSR, in use or not
+        return "its header and MXCSR are all 0: nothing says that it is an image"
     try:
         if len(data) == LEGACY_SIZE:
             _check_legacy(data)
