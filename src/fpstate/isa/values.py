@@ -15,6 +15,7 @@ from fpstate.registers import Register
 from fpstate.xfeatures import LBR
 
 __all__ = [
+    "CET_RESERVED",
     "UIF",
     "Condition",
     "check_before",
@@ -32,7 +33,8 @@ _USUAL_DEPTHS: Final = 0b1011
 _TRACE_EN: Final = 1
 _CET_SHSTK: Final = 0b11
 _CET_IBT: Final = ~(0b11 | 0xF << 6) & (1 << 64) - 1
-_CET_RESERVED: Final = 0xF << 6
+CET_RESERVED: Final = 0xF << 6
+"""Bits 9:6 of IA32_U_CET and IA32_S_CET."""
 UIF: Final = 1 << 63
 """Bit 63 of UINTR_MISC in an image: the user-interrupt flag, which is no part of the MSR (SDM 13.5.11)."""
 _SUPPRESS, _TRACKER = 1 << 10, 1 << 11
@@ -135,7 +137,7 @@ def conditions(caps: Capabilities, name: str) -> tuple[Condition, ...]:
     if name in {"u_cet", "s_cet"}:
         absent = (0 if caps.has("SHSTK") else _CET_SHSTK) | (0 if caps.has("IBT") else _CET_IBT)
         return (
-            Condition("cet-reserved", "clear", _CET_RESERVED | absent),
+            Condition("cet-reserved", "clear", CET_RESERVED | absent),
             Condition("cet-tracker", "not-all", _SUPPRESS | _TRACKER),
             Condition("cet-canonical", "canonical"),
         )

@@ -1,0 +1,102 @@
+"""Bare images: the bytes of an XSAVE area or of FXSAVE, with nothing around them.
+
+Nothing but its content tells what such a file is.  It is taken for an image if XRSTOR on some CPU could accept it: the
+header breaks no rule, names only components that exist, and MXCSR is legal.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from fpstate.errors import UnreadableInput
+from fpstate.isa.access import Header
+from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
+from fpstate.isa.rules import Fault
+from fpstate.linux.abi import FP_XSTATE_MAGIC1
+from fpstate.sources.capture import Capture, Form, Thread
+from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, mask_of
+
+__all__ = ["implausible", "read", "sniff", "thread"]
+
+_LARGEST: Final = 1 << 20
+_SOFTWARE: Final = 464
+_MXCSR_EVERYWHERE: Final = 0xFFBF
+"""What MXCSR_MASK 0 stands for (SDM volume 1, 11.6.6)."""
+_MXCSR_KNOWN: Final = 0x2FFFF
+"""Every bit that some CPU's MXCSR_MASK has: the lower sixteen, and AMD's misaligned SSE mode."""
+_KNOWN: Final = mask_of(row.bit for row in CATALOGUE)
+
+
+def implausible(data: memoryview) -> str | None:
+    """Return why *data* cannot be an image, by rule and offset; None if it can be one."""
+    if len(data) != LEGACY_SIZE and not MIN_SIZE <= len(data) <= _LARGEST:
+        return f"it has {len(data)} bytes: FXSAVE writes 512, an XSAVE area has 576 to {_LARGEST}"
+    if not any(data[LEGACY_SIZE:MIN_SIZE]) and not any(data[24:28]):  # XSAVE writes MXCSR, in use or not
+        return "its header and MXCSR are all 0: nothing says that it is an image"
+    try:
+        if len(data) == LEGACY_SIZE:
+            _check_legacy(data)
+        else:
+            _check_header(data)
+    except Fault as fault:
+        where = "" if fault.offset is None else f" at byte {fault.offset}"
+        return f"{fault.detail}{where}: {fault.rule.text} ({fault.rule.id})"
+    return None
+
+
+def _check_legacy(data: memoryview) -> None:
+    mxcsr, mask = struct.unpack_from("<II", data, 24)
+    check_mxcsr(mask, _MXCSR_KNOWN)
+    check_mxcsr(mxcsr, mask or _MXCSR_EVERYWHERE)
+
+
+def _check_header(data: memoryview) -> None:
+    header = Header(*struct.unpack_from("<QQ48s", data, LEGACY_SIZE))
+    if header.xcomp_bv & COMPACTED:
+        check_compacted(header, _KNOWN)
+    else:
+        check_standard(header, _KNOWN)
+        if any(header.reserved):  # XRSTOR looks at eight of these bytes, Linux at all, and XSAVE writes none
+            raise Fault("compacted-header", "the reserved bytes of the header are not 0", offset=LEGACY_SIZE + 16)
+    if not header.xcomp_bv or header.xstate_bv & LEGACY:
+        _check_legacy(data)
+
+
+def sniff(data: memoryview) -> bool:
+    """Tell whether *data* can be an image."""
+    return implausible(data) is None
+
+
+def read(name: str, data: memoryview) -> Capture:
+    """Return the image in a file of nothing else.
+
+    Args:
+        name: what to call it.
+        data: the whole file.
+
+    Raises:
+        UnreadableInput: it cannot be one; says by which rule, at which byte.
+    """
+    reason = implausible(data)
+    if reason is not None:
+        raise UnreadableInput(f"{name} is no XSAVE or FXSAVE image: {reason}", cure="give the image from byte 0 on")
+    found, notes = thread(data, 0)
+    return Capture(name, "image", (found,), notes=notes)
+
+
+def thread(data: memoryview, offset: int | None) -> tuple[Thread, tuple[str, ...]]:
+    """Return an image that is plausible as a thread, and what its software bytes say.
+
+    Args:
+        data: the image.
+        offset: where it begins in the source, in bytes; None if it has no place there.
+    """
+    form: Form = "fxsave" if len(data) == LEGACY_SIZE else "xsave"
+    named = int.from_bytes(data[_SOFTWARE : _SOFTWARE + 8], "little")
+    if named & 0xFFFF_FFFF == FP_XSTATE_MAGIC1:
+        return Thread(None, data, form, offset=offset), ("its software bytes are a signal frame's",)
+    # struct user_xstateregs: a ptrace or core image has XCR0 there
+    enabled = named if form == "xsave" and named & LEGACY == LEGACY and not named & ~_KNOWN else None
+    notes = () if enabled is None else (f"its software bytes name XCR0 {enabled:#x}",)
+    return Thread(None, data, form, offset=offset, enabled=enabled), notes
