@@ -14,13 +14,12 @@ from typing import Final
 from fpstate.isa import Capabilities, Fault, Rule, masks
 from fpstate.isa.access import Header
 from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, SOFTWARE
 from fpstate.xfeatures import AVX, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
 
 __all__ = [
     "MXCSR_USERS",
     "RULES",
-    "SOFTWARE",
     "Finding",
     "check_kvm",
     "check_ptrace",
@@ -28,8 +27,6 @@ __all__ = [
     "check_xstate_in_sigframe",
 ]
 
-SOFTWARE: Final = 464
-"""Offset of ``struct _fpx_sw_bytes``: magic1, extended_size, xfeatures, xstate_size."""
 MXCSR_USERS: Final = LEGACY | AVX
 """x87, SSE and AVX: where XSTATE_BV sets one of them, MXCSR is copied and checked."""
 
