@@ -46,7 +46,7 @@ def enable_everything(made: int) -> int:
     xcr0 = next(eax for leaf, subleaf, _, eax, *_ in entries if (leaf, subleaf) == (0xD, 0))
     xcrs = struct.pack("=IIIIQ", 1, 0, 0, 0, xcr0).ljust(0x188, b"\0")  # struct kvm_xcrs
     fcntl.ioctl(made, KVM_SET_XCRS, xcrs)
-    return xcr0
+    return int(xcr0)
 
 
 def xsave2_size() -> int:

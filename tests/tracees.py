@@ -60,17 +60,19 @@ class Program:
     """A running process of this file; use it in a ``with``.
 
     Args:
-        job: what it does: ``registers``, ``count``, ``vfork``.
-        images: of its threads' registers, for ``registers``.
+        job: what it does: ``registers``, ``count``, ``handler``, ``vfork``.
+        images: of its threads' registers, for ``registers`` and ``handler``.
+        folder: where it runs; there the kernel leaves its core.
     """
 
-    def __init__(self, job: str, images: Sequence[bytes] = ()) -> None:
+    def __init__(self, job: str, images: Sequence[bytes] = (), *, folder: str | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__, job],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            cwd=folder,
         )
         self.pid = self._process.pid
         try:
@@ -117,8 +119,12 @@ class Program:
             return file.read().rpartition(") ")[2][:1]
 
     def kill(self) -> int:
-        """Kill it and return its exit code, as its parent collects it."""
+        """Kill it and return its exit code."""
         self._process.kill()
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end and return its exit code, as its parent collects it."""
         return self._process.wait(timeout=10)
 
 
@@ -171,6 +177,20 @@ def count(_: list[str]) -> None:
     say(int.from_bytes(memory[:4], "little"))
 
 
+def handler(images: list[str]) -> None:
+    """Take SIGUSR1 while the registers are those of the first image, and stay in the handler for ever."""
+    _kept, code = put(GO)
+    _also, pause = put(bytes.fromhex("f30f1efab8220000000f05ebf7"))  # pause(2), again and again
+    handle = ctypes.CDLL(None).signal
+    handle.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    handle(signal.SIGUSR1, pause)
+    memory = mmap.mmap(-1, 3 * SLOT)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    memory[: len(images[0]) // 2] = bytes.fromhex(images[0])
+    say(code)
+    ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 3)(code)(start, start + SLOT, start + 2 * SLOT)
+
+
 def vfork(_: list[str]) -> None:
     _kept, code = put(VFORK)
     say(0)
@@ -178,5 +198,7 @@ def vfork(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    {"registers": registers, "count": count, "vfork": vfork}[sys.argv[1]](json.loads(sys.stdin.readline()))
+    {"registers": registers, "count": count, "handler": handler, "vfork": vfork}[sys.argv[1]](
+        json.loads(sys.stdin.readline())
+    )
     sys.stdin.readline()

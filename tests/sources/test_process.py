@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import shutil
@@ -18,11 +17,12 @@ import pytest
 from fpstate import cpu as cpus
 from fpstate.cpu.host import why_not_x86_64
 from fpstate.errors import CannotTell, FpstateError, UnreadableInput, UsageError
-from fpstate.image import encode, read, register_differences, registers
+from fpstate.image import read, register_differences
 from fpstate.isa import Capabilities
 from fpstate.linux import tracee, whytrace
 from fpstate.linux.tracee import in_tracer, stopped
 from fpstate.sources.process import capture_process, capture_thread, is_x32
+from known import known
 from tracees import Program
 
 pytestmark = [
@@ -38,24 +38,6 @@ def caps() -> Capabilities:
     if not host.has_xsave or enabled is None:
         pytest.skip("XSAVE is off")
     return Capabilities(host)
-
-
-def known(caps: Capabilities, seed: int) -> bytes:
-    """Return an image with a value of its own in every register that a task may load without permission."""
-
-    def chosen(name: str, size: int) -> bytes:
-        return hashlib.shake_128(f"{name} of {seed}".encode()).digest(size)
-
-    enabled = (caps.cpu.dump.xcr0 or 3) & 0xE7
-    values = {
-        register.name: chosen(register.name, register.size)
-        for register in registers(enabled, caps.sizes)
-        if register.name[0] in "zyxk"
-    }
-    values |= {f"st{i}": chosen(f"st{i}", 7) + b"\x80\x00\x40" for i in range(8)}
-    values |= {"mxcsr": 0x1F80.to_bytes(4, "little"), "fctrl": 0x27F.to_bytes(2, "little")}
-    values |= {"ftag": b"\xff", "fstat": (seed % 8 << 11).to_bytes(2, "little")}
-    return encode(caps, values)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ are never in it, and bytes 464 to 471 hold the largest user features of this boo
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,17 @@ from fpstate.linux.tracee import (
 from fpstate.sources.capture import Abi, Capture, Form, Thread
 from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE
 
-__all__ = ["Reading", "capture_process", "capture_thread", "host_cpu", "read_thread", "require_linux", "threads_of"]
+__all__ = [
+    "Reading",
+    "capture_process",
+    "capture_thread",
+    "host_cpu",
+    "leader_of",
+    "read_thread",
+    "require_linux",
+    "stop",
+    "threads_of",
+]
 
 _ROUNDS: Final = 3
 """How often the threads are listed: one that was started meanwhile is read as well."""
@@ -84,7 +95,7 @@ def capture_process(pid: int) -> Capture:
         CannotTell: none of its threads could be stopped.
     """
     require_linux()
-    leader = _leader_of(pid)
+    leader = leader_of(pid)
     notes = [] if leader == pid else [f"{pid} is a thread of process {leader}"]
     readings: list[Reading] = []
     refused: list[FpstateError] = []
@@ -114,7 +125,7 @@ def capture_thread(tid: int) -> Capture:
         UnreadableInput, CannotTell: as `capture_process`.
     """
     require_linux()
-    leader = _leader_of(tid)
+    leader = leader_of(tid)
     reading = in_tracer(partial(read_thread, tid))
     return _capture(f"tid {tid}", leader, [reading], [])
 
@@ -139,7 +150,7 @@ def threads_of(pid: int) -> list[int]:
     return sorted(tids, key=lambda tid: tid != pid)
 
 
-def _leader_of(tid: int) -> int:
+def leader_of(tid: int) -> int:
     """Return the process that thread *tid* belongs to.
 
     Raises:
@@ -167,8 +178,9 @@ def _read_each(tids: Iterable[int]) -> list[tuple[int, Reading | FpstateError | 
     return found
 
 
-def read_thread(tid: int) -> Reading:
-    """Stop thread *tid*, read its registers and let it go.  To be used inside `fpstate.linux.tracee.in_tracer`.
+@contextlib.contextmanager
+def stop(tid: int) -> Iterator[Tracee]:
+    """Stop thread *tid* for the block.  To be used inside `fpstate.linux.tracee.in_tracer`.
 
     Raises:
         UnreadableInput: it is gone (the cause is then a ProcessLookupError), or may not be traced.
@@ -176,13 +188,19 @@ def read_thread(tid: int) -> Reading:
     """
     try:
         with stopped(tid) as tracee:
-            regsets = _regsets(tracee)
+            yield tracee
     except ProcessLookupError as gone:
         raise UnreadableInput(f"thread {tid} has ended") from gone
     except OSError as error:
         if error.errno != errno.EPERM:
             raise UnreadableInput(f"ptrace of thread {tid}: {error.strerror}") from error
         raise whytrace.refusal(tid) from error
+
+
+def read_thread(tid: int) -> Reading:
+    """Stop thread *tid*, read its registers and let it go; to be used, and raises, as `stop`."""
+    with stop(tid) as tracee:
+        regsets = _regsets(tracee)
     return Reading(tid, *regsets, tracee.in_group_stop, tracee.stopped_ns)
 
 

@@ -20,7 +20,7 @@ from fpstate.linux.abi import SOFTWARE
 from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
 from fpstate.sources.capture import Capture, Thread
 from fpstate.sources.process import host_cpu, require_linux
-from fpstate.xfeatures import CATALOGUE, CET, LEGACY, LEGACY_SIZE, MIN_SIZE, XTILEDATA, bits
+from fpstate.xfeatures import CET, LEGACY, LEGACY_SIZE, MIN_SIZE, USER, XTILEDATA, bits
 
 __all__ = ["capture_vcpu", "read", "set_xsave", "sniff"]
 
@@ -34,7 +34,6 @@ _SIZEOF_XCRS, _XCR = 0x188, 16  # struct kvm_xcrs, struct kvm_xcr
 
 _LARGEST: Final = 1 << 16
 """Bytes offered to KVM_GET_XSAVE2: five times what any CPU's components take."""
-_ALL_OF_THEM: Final = sum(1 << row.bit for row in CATALOGUE if not row.supervisor)
 _MXCSR_MASKS: Final = range(0xFFBF, 1 << 18)
 
 
@@ -194,11 +193,11 @@ def sniff(data: memoryview) -> bool:
     (named,) = struct.unpack_from("<Q", data, SOFTWARE)
     if xcomp_bv or any(data[LEGACY_SIZE + 16 : MIN_SIZE]) or mxcsr_mask not in _MXCSR_MASKS:
         return False
-    if named and (named & LEGACY != LEGACY or named & ~_ALL_OF_THEM):
+    if named and (named & LEGACY != LEGACY or named & ~USER):
         return False
     if len(data) > XSAVE_IOCTL_SIZE and not named >> XTILEDATA & 1:
         return False
-    return not xstate_bv & ~((named or _ALL_OF_THEM) | LEGACY)
+    return not xstate_bv & ~((named or USER) | LEGACY)
 
 
 def read(name: str, data: memoryview) -> Capture:
