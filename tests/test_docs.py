@@ -27,6 +27,7 @@ import fpstate
 from fpstate import cli, isa
 from fpstate.components import _FIELDS as COMPONENT_FIELDS
 from fpstate.cpu import xcr0
+from fpstate.cpu.host import why_not_x86_64
 from fpstate.isa.profile import Profile
 from fpstate.linux import copyin, scenario
 from fpstate.linux.machine import Event
@@ -181,6 +182,8 @@ def test_python_prints_what_the_page_shows(
 ) -> None:
     if "fpstate.Batch" in page.read_text(encoding="utf-8"):
         pytest.importorskip("numba", reason="fpstate[batch] is not installed")
+    if "capture_process" in page.read_text(encoding="utf-8") and (reason := why_not_x86_64()):
+        pytest.skip(reason)
     save_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

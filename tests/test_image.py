@@ -13,8 +13,8 @@ from batch.cases import MACHINES, image, machine, seeded
 from fpstate.batch import Batch
 from fpstate.cpu import by_name
 from fpstate.errors import UnreadableInput, UsageError
-from fpstate.image import Format, Image, add, convert, encode, init_fill, read, register_differences, strip
-from fpstate.isa import Memory, Processor, execute
+from fpstate.image import Format, Image, add, convert, encode, init_fill, patch, read, register_differences, strip
+from fpstate.isa import Capabilities, Memory, Processor, execute
 from fpstate.isa.masks import ALL
 from fpstate.xfeatures import COMPACTED, LEGACY, bits
 
@@ -238,3 +238,20 @@ def test_registers_are_read_by_name_and_images_converted_for_a_cpu() -> None:
     assert source.register("k1") == b"\x07" + bytes(7)
     made = read(convert(source, "standard", caps=by_name("ice-lake")), by_name("ice-lake"))
     assert made.register("k1") == source.register("k1")
+
+
+@pytest.mark.parametrize("to", ["standard", "compacted"])
+def test_patch_changes_the_register_named_and_no_other_byte(to: Format) -> None:
+    caps = Capabilities(by_name("zen4"))
+    source = read(encode(caps, {"ymm1": bytes(range(32)), "k2": b"\xff" * 8}, to) + b"behind", caps)
+    made = patch(source, {"xmm1": bytes(16)})
+    assert made == source.data[:176] + bytes(16) + source.data[192:]
+
+
+def test_patch_fills_a_component_that_was_not_in_use() -> None:
+    caps = Capabilities(by_name("zen4"))
+    stale = bytearray(encode(caps, {"st3": b"\x01" * 10, "xmm1": b"\x02" * 16}))
+    stale[512] = 0  # XSAVEOPT leaves such bytes behind
+    made = read(patch(read(bytes(stale), caps), {"st5": b"\x07" * 10}), caps)
+    assert (made.xstate_bv, made.register("st3"), made.register("st5")) == (1, bytes(10), b"\x07" * 10)
+    assert made.register("fctrl") == b"\x7f\x03"

@@ -46,6 +46,7 @@ __all__ = [
     "convert",
     "encode",
     "init_fill",
+    "patch",
     "read",
     "register_differences",
     "registers",
@@ -365,6 +366,56 @@ def init_fill(image: Image, *, software: bool = True) -> bytes:
     """
     built = _build(image, image.format, image.components, software=software, fill=True)
     return built.ljust(len(image.data), b"\0")
+
+
+def patch(image: Image, values: Mapping[str, bytes]) -> bytes:
+    """Return the bytes of *image* with *values* in the registers named, and every other byte as it is.
+
+    XSTATE_BV gets the components of these registers.  One that was in its initial configuration is first filled with
+    it, whatever its bytes were.
+
+    Raises:
+        UsageError: a register does not exist, has no place in the image or another size, or values contradict.
+    """
+    places = {0: (0, 160), 1: (160, 256)} | {bit: (offset, size) for bit, offset, size in image.places.slots}
+    wanted = {regs.find(name, image.caps.sizes): value for name, value in values.items()}
+    made = bytearray(image.data)
+    used = image.xstate_bv
+    for register, value in wanted.items():
+        if len(value) != register.size:
+            raise UsageError(f"{register.name} takes {register.size} bytes, not {len(value)}")
+        for bit in bits(register.components & complement(used)):
+            if bit not in places:
+                raise UsageError(f"{register.name} lies in component {bit}, which has no place in the image")
+            _fill(made, bit, places[bit], image)
+        used |= register.components
+        _write(made, places, register, value)
+    struct.pack_into("<Q", made, LEGACY_SIZE, used)
+    patched = Image(bytes(made), image.caps, used, image.xcomp_bv)
+    for register, value in wanted.items():
+        if patched.register(register) != value:
+            raise UsageError(f"{register.name} has another value under another name")
+    return patched.data
+
+
+def _fill(made: bytearray, bit: int, place: tuple[int, int], image: Image) -> None:
+    """Put component *bit* of *made* into its initial configuration, MXCSR as *image* means it."""
+    offset, size = place
+    if bit == 0:
+        for part in _X87:
+            made[part] = regs.initial(0, 160)[part]
+    else:
+        made[offset : offset + size] = bytes(size) if bit == 1 else regs.initial(bit, size)
+    if bit == 1:
+        made[24:28] = image.mxcsr.to_bytes(4, "little")
+
+
+def _write(made: bytearray, places: Mapping[int, tuple[int, int]], register: Register, value: bytes) -> None:
+    start = 0
+    for part in register.parts:
+        at = part.offset + (0 if part.bit < 2 else places[part.bit][0])
+        made[at : at + part.size] = value[start : start + part.size]
+        start += part.size
 
 
 def registers(components: int, sizes: Mapping[int, int]) -> list[Register]:

@@ -36,6 +36,7 @@ __all__ = [
     "PT",
     "SSE",
     "UINTR",
+    "USER",
     "XTILE",
     "XTILEDATA",
     "Catalogue",
@@ -583,3 +584,6 @@ CATALOGUE: Final = Catalogue(
     )
 )
 """The components that this version of fpstate knows.  `Catalogue.extended` adds a user's own."""
+
+USER: Final = mask_of(row.bit for row in CATALOGUE if not row.supervisor)
+"""The user components that this version of fpstate knows: those that XCR0 enables."""

@@ -50,8 +50,8 @@ function _shtab_fpstate_using
   test "$_shtab_fpstate_cmdpath" = "$argv"
 end
 
-set -g _shtab_fpstate_commands compare config layout verify simulate explain show encode convert diff vectors 'vectors run' 'vectors check' 'vectors generate' lint cpus policies xfeatures
-set -g _shtab_fpstate_opts_with_value --add --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --mutations --op --output --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --to --vcpus --xcr0 --xfd --xss -o
+set -g _shtab_fpstate_commands compare config layout verify simulate explain show encode convert diff poke vectors 'vectors run' 'vectors check' 'vectors generate' lint cpus policies xfeatures
+set -g _shtab_fpstate_opts_with_value --add --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --mutations --op --output --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --tid --to --vcpus --xcr0 --xfd --xss -o
 
 complete -c fpstate -e
 complete -c fpstate -f
@@ -217,6 +217,11 @@ complete -c fpstate -n '_shtab_fpstate_using diff' -l strict -d 'refuse a source
 complete -c fpstate -n '_shtab_fpstate_using diff' -l b-cpu -x -d 'the CPU of B, if it is another: a name, a file, or host'
 complete -c fpstate -n '_shtab_fpstate_using diff' -l json -d 'print a JSON document in place of text'
 complete -c fpstate -n '_shtab_fpstate_using diff; and test $_shtab_fpstate_npos -eq 2' -ka "(__fish_complete_path (commandline -ct))" -d 'a CPUID dump, boot log or VMM file in any known form; - is standard input'
+complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a poke -d 'Write a register of a live thread, unless a rule of the kernel'"'"'s forbids it.'
+complete -c fpstate -n '_shtab_fpstate_using poke' -s h -l help -d 'show this help message and exit'
+complete -c fpstate -n '_shtab_fpstate_using poke' -l tid -x -d 'the thread; a process is its first one'
+complete -c fpstate -n '_shtab_fpstate_using poke' -l dry-run -d 'read and check, but write nothing'
+complete -c fpstate -n '_shtab_fpstate_using poke' -l json -d 'print a JSON document in place of text'
 complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a vectors -d 'Test vectors of the XSAVE instructions: execute, make and check them.'
 complete -c fpstate -n '_shtab_fpstate_using vectors' -s h -l help -d 'show this help message and exit'
 complete -c fpstate -n '_shtab_fpstate_using vectors; and test $_shtab_fpstate_npos -eq 0' -a run -d 'execute cases and print their results'

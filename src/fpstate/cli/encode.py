@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from fpstate import image as images
 from fpstate import registers as regs
-from fpstate.cli.image import read_as, read_image, write_image
+from fpstate.cli.image import assignments, read_as, read_image, write_image
 from fpstate.cli.source import add_source, load
-from fpstate.errors import UnreadableInput, UsageError
+from fpstate.errors import UnreadableInput
 from fpstate.isa import Capabilities
 from fpstate.vectors import fields
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     elif start is not None and start.format == layout:
         components = start.components
     listed, in_use = _from_file(args.registers, caps)
-    named = _assignments(args.set, caps.sizes)
+    named = assignments(args.set, caps.sizes)
     if in_use is not None:
         in_use |= start.xstate_bv if start is not None else 0
         for name in named:
@@ -53,19 +52,6 @@ def run(args: argparse.Namespace) -> int:
     values = {**listed, **named}
     write_image(args.output, images.encode(caps, values, layout, components=components, start=start, in_use=in_use))
     return 0
-
-
-def _assignments(texts: list[str], sizes: Mapping[int, int]) -> dict[str, bytes]:
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text[:40]!r} must be REG=VALUE")
-        register = regs.find(name.strip(), sizes)
-        if register.name in found:
-            raise UsageError(f"{register.name} is set twice")
-        found[register.name] = register.parse(value)
-    return found
 
 
 def _from_file(path: str | None, caps: Capabilities) -> tuple[dict[str, bytes], int | None]:
@@ -88,7 +74,7 @@ def _from_file(path: str | None, caps: Capabilities) -> tuple[dict[str, bytes], 
     if not isinstance(listed, dict) or not all(isinstance(value, str) for value in listed.values()):
         raise UnreadableInput(f'{path} must hold {{"registers": {{"xmm3": "hex", ...}}}}')
     in_use = document.get("xstate_bv")
-    values = _assignments([f"{name}={value}" for name, value in listed.items()], caps.sizes)
+    values = assignments([f"{name}={value}" for name, value in listed.items()], caps.sizes)
     if in_use is None:
         return values, None
     mask = fields.hex_number(in_use, "xstate_bv")

@@ -6,10 +6,12 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from fpstate import cpu as cpus
+from fpstate import registers as regs
 from fpstate.cli.streams import complain, forget
 from fpstate.cpu import xcr0
 from fpstate.cpu.model import Cpu
@@ -18,7 +20,7 @@ from fpstate.image import Image, read, remarks
 from fpstate.isa import Capabilities, Processor
 from fpstate.isa import profile as profiles
 
-__all__ = ["add_machine", "machine", "other_cpu", "read_as", "read_image", "write_image"]
+__all__ = ["add_machine", "assignments", "machine", "other_cpu", "read_as", "read_image", "write_image"]
 
 _LARGEST: Final = 1 << 20
 
@@ -76,6 +78,29 @@ def read_as(path: str, cpu: Cpu | Capabilities) -> Image:
 
 def _named(path: str) -> str:
     return "standard input" if path == "-" else path
+
+
+def assignments(texts: Iterable[str], sizes: Mapping[int, int], option: str = "--set ") -> dict[str, bytes]:
+    """Read ``REG=VALUE`` texts.
+
+    Args:
+        texts: each as `fpstate.registers.Register.parse` reads its value.
+        sizes: component to its bytes on the CPU that is meant.
+        option: what the texts stand behind, for messages.
+
+    Raises:
+        UsageError: one is none, or a register is named twice.
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{option}{text[:40]!r} must be REG=VALUE")
+        register = regs.find(name.strip(), sizes)
+        if register.name in found:
+            raise UsageError(f"{register.name} is set twice")
+        found[register.name] = register.parse(value)
+    return found
 
 
 def read_image(path: str) -> bytes:

@@ -14,13 +14,12 @@ from typing import Final
 from fpstate.isa import Capabilities, Fault, Rule, masks
 from fpstate.isa.access import Header
 from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, SOFTWARE
 from fpstate.xfeatures import AVX, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
 
 __all__ = [
     "MXCSR_USERS",
     "RULES",
-    "SOFTWARE",
     "Finding",
     "check_kvm",
     "check_ptrace",
@@ -28,8 +27,6 @@ __all__ = [
     "check_xstate_in_sigframe",
 ]
 
-SOFTWARE: Final = 464
-"""Offset of ``struct _fpx_sw_bytes``: magic1, extended_size, xfeatures, xstate_size."""
 MXCSR_USERS: Final = LEGACY | AVX
 """x87, SSE and AVX: where XSTATE_BV sets one of them, MXCSR is copied and checked."""
 
@@ -229,7 +226,7 @@ def check_kvm(
 
 
 def check_sigreturn(
-    image: bytes, *, caps: Capabilities, xcr0: int, user_xfeatures: int, user_size: int, mxcsr_mask: int
+    image: bytes, *, caps: Capabilities | None, xcr0: int, user_xfeatures: int, user_size: int, mxcsr_mask: int
 ) -> Finding | None:
     """Return the first rule that rt_sigreturn finds broken in the image of a 64-bit frame.
 
@@ -238,7 +235,7 @@ def check_sigreturn(
 
     Args:
         image: the frame from ``uc_mcontext.fpstate`` on, magic2 included.
-        caps: the CPU.
+        caps: the CPU; None if it is not known: then one with XSAVEC, and no place of a component is looked at.
         xcr0: XCR0.
         user_xfeatures: the task's.
         user_size: bytes of its image.
@@ -264,20 +261,20 @@ def check_xstate_in_sigframe(image: bytes, user_size: int) -> Finding | None:
     return found or _bad_magic2(image, xstate_size)
 
 
-def _bad_for_xrstor(image: bytes, caps: Capabilities, xcr0: int, rfbm: int, mxcsr_mask: int) -> Finding | None:
+def _bad_for_xrstor(image: bytes, caps: Capabilities | None, xcr0: int, rfbm: int, mxcsr_mask: int) -> Finding | None:
     """Check what XRSTOR checks of the frame."""
     header = _header(image)
     loaded = masks.loaded(rfbm, header.xstate_bv)
     try:
         if not header.xcomp_bv & COMPACTED:
             check_standard(header, xcr0)
-        elif not caps.has("XSAVEC"):
+        elif caps is not None and not caps.has("XSAVEC"):
             return _finding("sigreturn-header", "XCOMP_BV[63] is 1, and the CPU has no XSAVEC", 63, 527)
         else:
             check_compacted(header, xcr0)
     except Fault as fault:
         return _of_fault("sigreturn-header", fault)
-    if header.xcomp_bv:
+    if header.xcomp_bv and caps is not None:
         for bit, offset, size in caps.compacted(header.xcomp_bv & ~COMPACTED).slots:
             if loaded >> bit & 1 and offset + size > len(image):
                 return _finding("sigreturn-read", f"component {bit} ends at {offset + size}", bit, offset)

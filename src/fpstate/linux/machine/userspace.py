@@ -15,7 +15,7 @@ from typing import Final
 
 from fpstate.isa import Fault
 from fpstate.linux import abi
-from fpstate.linux.copyin import SOFTWARE, check_xstate_in_sigframe
+from fpstate.linux.copyin import check_xstate_in_sigframe
 from fpstate.linux.kernel import Cpu, Task
 from fpstate.linux.machine import Machine
 from fpstate.linux.machine.area import Area
@@ -34,7 +34,7 @@ NT_PRFPREG: Final = 2
 NT_X86_XSTATE: Final = 0x202
 NT_X86_SHSTK: Final = 0x204
 NT_X86_XSAVE_LAYOUT: Final = 0x205
-_XFEATURES: Final = slice(SOFTWARE + 8, SOFTWARE + 16)
+_XFEATURES: Final = slice(abi.SOFTWARE + 8, abi.SOFTWARE + 16)
 
 
 class UserSpace:

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from fpstate.errors import CannotTell
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE, SOFTWARE
 from fpstate.linux.observe.child import Answer, asked_of_helper
 from fpstate.linux.observe.libc import demand, libc
 from fpstate.xfeatures import LEGACY_SIZE
@@ -20,8 +20,6 @@ __all__ = ["PROBE", "measure", "software_bytes"]
 
 _UC_FPSTATE: Final = 40 + 8 * 23
 """Offset of ``uc_mcontext.fpstate`` in ``struct ucontext``: 23 registers and other words stand before it."""
-_SW_RESERVED: Final = 464
-"""Offset of ``struct _fpx_sw_bytes`` in the FXSAVE image."""
 _SA_SIGINFO: Final = 4  # <asm/signal.h>
 
 
@@ -71,7 +69,7 @@ def measure(_seconds: float) -> Answer:
 
 def software_bytes(image: bytes) -> dict[str, int | str]:
     """Return what the 48 software bytes of a frame's FXSAVE *image* say; the reason instead, if nobody wrote them."""
-    magic1, extended_size, xfeatures, xstate_size = struct.unpack_from("<IIQI", image, _SW_RESERVED)
+    magic1, extended_size, xfeatures, xstate_size = struct.unpack_from("<IIQI", image, SOFTWARE)
     found: dict[str, int | str] = {"sigframe_magic1": magic1}
     if magic1 == FP_XSTATE_MAGIC1:
         found["sigframe_extended_size"] = extended_size

@@ -1,0 +1,76 @@
+"""``fpstate`` inside a real gdb: what the selected thread holds, as it loaded it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+
+import pytest
+
+import fpstate
+from fpstate import cpu as cpus
+from fpstate.cpu.host import why_not_x86_64
+from fpstate.image import read
+from fpstate.isa import Capabilities
+from known import known
+from tracees import Program
+
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif(why_not_x86_64() is not None, reason=str(why_not_x86_64())),
+    pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is missing"),
+]
+PATHS = [str(pathlib.Path(fpstate.__file__).parents[1]), sysconfig.get_path("purelib")]
+
+
+@pytest.fixture(scope="module")
+def caps() -> Capabilities:
+    return Capabilities(cpus.this_host())
+
+
+@pytest.fixture
+def program(caps: Capabilities) -> Iterator[Program]:
+    try:
+        made = Program("registers", [known(caps, 1), known(caps, 2)])
+    except OSError as refused:
+        pytest.skip(str(refused))
+    with made:
+        yield made
+
+
+def inside_gdb(*commands: str) -> str:
+    words = ["gdb", "-nx", "-batch", "-ex", "python import fpstate.plugins.gdb"]
+    for command in commands:
+        words += ["-ex", command]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS), "NO_COLOR": "1", "DEBUGINFOD_URLS": ""}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    if "Python scripting is not supported" in done.stderr or "No module named" in done.stderr:
+        pytest.skip(f"this gdb cannot import fpstate: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout + done.stderr
+
+
+def test_the_selected_threads_registers(program: Program, caps: Capabilities) -> None:
+    name = "zmm17" if caps.user >> 7 & 1 else "ymm7" if caps.user >> 2 & 1 else "xmm7"
+    said = inside_gdb(f"attach {program.pid}", "thread find LWP", "thread 3", f"fpstate ${name}", "detach")
+    value = read(known(caps, 2), caps).register(name).hex()
+    assert "".join(said.split()).find(f"{name}{value}") >= 0, said
+
+
+def test_all_of_it_with_header_and_components(program: Program) -> None:
+    said = inside_gdb(f"attach {program.pid}", "thread 2", "fpstate", "detach")
+    assert "standard format" in said
+    assert "XSTATE_BV" in said
+    assert "\nxmm0 " in said or "\nymm0 " in said or "\nzmm0 " in said
+
+
+def test_without_a_thread_it_says_what_to_do() -> None:
+    assert "fpstate: no thread is selected; start or attach to a process" in inside_gdb("fpstate")
+
+
+def test_an_unknown_register_is_named(program: Program) -> None:
+    said = inside_gdb(f"attach {program.pid}", "fpstate xmm99", "detach")
+    assert "fpstate: there is no register 'xmm99'" in said
