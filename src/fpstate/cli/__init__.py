@@ -26,6 +26,7 @@ VERBS: Final[dict[str, str]] = {
     "verify": "whether a policy lets state leak or get lost: proven, or the shortest run that shows it",
     "simulate": "a scenario over real bytes: each instruction, whose state is where, and what must not be",
     "explain": "what XRSTOR, ptrace, KVM or sigreturn would say to an XSAVE image, and why",
+    "decode": "what a core holds of each thread's extended state, every component in its place",
     "show": "the registers that an XSAVE image holds, by name",
     "encode": "an XSAVE image from registers by name",
     "convert": "an XSAVE image in another format, or with other components",

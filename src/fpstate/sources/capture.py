@@ -77,6 +77,7 @@ class Capture:
         threads: in the source's order; the one that dumped first, where the source has one.
         cpu: the CPU that made it, where the source tells its CPUID; else None.
         damage: found in what belongs to no thread.
+        maker: the program that made it, where that matters: ``gdb``; else "".
         notes: remarks that speak of no damage: a version, a guess with its alternatives.
     """
 
@@ -86,3 +87,4 @@ class Capture:
     cpu: Cpu | None = None
     damage: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
+    maker: str = ""
