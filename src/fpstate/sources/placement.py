@@ -13,13 +13,12 @@ from functools import cache, cached_property, lru_cache
 from typing import Final, Literal, NamedTuple
 
 from fpstate import registers as regs
-from fpstate.cpu import table
+from fpstate.cpu.dump import Registers
 from fpstate.cpu.model import Component, Cpu
 from fpstate.errors import CannotTell
 from fpstate.image import Image, registers
-from fpstate.isa.access import Header
 from fpstate.isa.capabilities import Capabilities
-from fpstate.isa.restore import check_compacted, check_standard
+from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.rules import Fault
 from fpstate.registers import Register, abridged_tags
 from fpstate.sources.capture import Abi, Damage, Thread
@@ -411,7 +410,7 @@ def _written_by_gdb(layout: Layout, size: int) -> Layout:
     """
     own = layout.caps.cpu.components
     others: list[str] = []
-    for name, leaf in table.leaves():
+    for name, leaf in _known():
         places = {bit: (leaf[bit][1], leaf[bit][0]) for bit in own if bit in leaf}
         end = max((offset + length for offset, length in places.values()), default=size)
         if len(places) == len(own) and end < size:
@@ -420,6 +419,12 @@ def _written_by_gdb(layout: Layout, size: int) -> Layout:
         return layout
     rival = f"{_listed(others)}, of which gdb 13 writes so, opmask and ZMM0_H to ZMM5_H being lost (--cpu)"
     return replace(layout, confidence="low", candidates=(*layout.candidates, rival))
+
+
+def _known() -> Iterator[tuple[str, Mapping[int, Registers]]]:
+    from fpstate.cpu import table  # noqa: PLC0415  most cores need it not
+
+    return table.leaves()
 
 
 def _aligned(bit: int) -> bool:
@@ -441,7 +446,7 @@ def _fitting(enabled: int | None, size: int, used: int) -> dict[_Key, list[str]]
         places, end = simple[enabled]
         return {(enabled, places): ["every known CPU"]} if end == size else {}
     found: dict[_Key, list[str]] = {}
-    for name, leaf in table.leaves():
+    for name, leaf in _known():
         registers = leaf.get(0, (0, 0, 0, 0))
         has = registers[0] | registers[3] << 32
         for mask in {enabled} if enabled is not None else set(_likely(has)):
