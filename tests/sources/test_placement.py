@@ -274,6 +274,13 @@ def test_a_component_too_small_for_its_registers_is_left_out() -> None:
     assert shown(placed)["zmm3"] == ZMM3.hex()
 
 
+def test_layouts_without_end_are_not_looked_for() -> None:
+    placer = Placer()
+    found = [placer.place(thread(STATE, enabled=3 | i << 2)) for i in range(100)]
+    assert next(d.rule for d in found[-1].damage) == "layout.too-many"
+    assert shown(found[-1])["xmm3"] == ZMM3[:16].hex()
+
+
 _forms = st.sampled_from(["xsave", "fxsave", "fsave", "none"])
 
 

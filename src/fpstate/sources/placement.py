@@ -7,9 +7,10 @@ that is taken out of it and reported, so that everything else can still be read.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple
 
 from fpstate import registers as regs
@@ -33,7 +34,6 @@ from fpstate.xfeatures import (
     PKRU,
     SSE,
     XTILE,
-    Catalogue,
     bits,
 )
 
@@ -55,6 +55,8 @@ _FSAVE_SIZE: Final = 108
 _AVX: Final = 2
 """The bit of AVX, which all CPUs have in one place."""
 _HALVES: Final = frozenset(f"{kind}{i}h" for kind in ("ymm", "zmm") for i in range(16))
+_MOST_LAYOUTS: Final = 64
+"""Layouts that the threads of one source may have; those of one system have one."""
 _LARGEST: Final = 1 << 20
 """Bytes of an image that are looked at; the largest that a CPU can write have some 11,000."""
 
@@ -134,29 +136,11 @@ class Placed:
         """The components that have a place and are not in their initial configuration."""
         return 0 if self.image is None else self.image.xstate_bv & self.has
 
-    @cached_property
+    @property
     def components(self) -> tuple[Slot, ...]:
         """Every user component that fpstate knows, and every other one that the layout has."""
-        found = []
-        places: dict[int, tuple[int, int]] = {0: (0, _X87_END), 1: (_X87_END, 256)}
-        sizes: Mapping[int, int] = self.layout.caps.sizes
-        if self.image is not None:
-            places |= {bit: (offset, size) for bit, offset, size in self.image.places.slots}
-        known = sum(row.mask for row in self._catalogue if not row.supervisor)
-        for bit in bits(known | self.has | (self.xstate_bv or 0) & _ALL):
-            row = self._catalogue.get(bit)
-            size = sizes.get(bit, 0 if row is None else row.size)
-            offset = None
-            state: State = "absent"
-            if self.has >> bit & 1:
-                offset, size = places[bit]
-                state = "in-use" if self.in_use >> bit & 1 else "init"
-            found.append(Slot(bit, self._catalogue.name(bit), state, offset, size))
-        return tuple(found)
-
-    @property
-    def _catalogue(self) -> Catalogue:
-        return self.layout.caps.cpu.catalogue
+        named = (self.xstate_bv or 0) & _ALL
+        return _slots(self.layout.caps, self.has, self.in_use, named, 0 if self.image is None else self.image.xcomp_bv)
 
     def _exists(self, register: Register) -> bool:
         """Tell whether the thread's mode reaches *register*, and it lies in components that have a place."""
@@ -185,15 +169,33 @@ class Placed:
         if image is None:
             return {}
         plan = _plan(self.layout.caps, self.thread.abi, self.has, image.xstate_bv, image.xcomp_bv)
-        digits = image.data.hex()
-        found = plan.constant.copy()
-        for name, cut in plan.single:
-            found[name] = digits[cut]
-        for name, parts in plan.joined:
-            found[name] = "".join([part if isinstance(part, str) else digits[part] for part in parts])
+        digits = plan.initial + image.data.hex()
+        found = dict(zip(plan.names, plan.first_parts(digits), strict=True))
+        for name, rest in plan.rests:
+            found[name] += "".join(rest(digits))
         if self.has & SSE:
             found["mxcsr"] = image.mxcsr.to_bytes(4, "little").hex()
         return found
+
+
+@lru_cache(maxsize=256)
+def _slots(caps: Capabilities, has: int, in_use: int, named: int, xcomp_bv: int) -> tuple[Slot, ...]:
+    catalogue = caps.cpu.catalogue
+    places: dict[int, tuple[int, int]] = {0: (0, _X87_END), 1: (_X87_END, _XMM_END - _X87_END)}
+    laid_out = caps.compacted(xcomp_bv & ~COMPACTED) if xcomp_bv else caps.standard(has)
+    places |= {bit: (offset, size) for bit, offset, size in laid_out.slots}
+    known = sum(row.mask for row in catalogue if not row.supervisor)
+    found = []
+    for bit in bits(known | has | named):
+        row = catalogue.get(bit)
+        size = caps.sizes.get(bit, 0 if row is None else row.size)
+        offset = None
+        state: State = "absent"
+        if has >> bit & 1:
+            offset, size = places[bit]
+            state = "in-use" if in_use >> bit & 1 else "init"
+        found.append(Slot(bit, catalogue.name(bit), state, offset, size))
+    return tuple(found)
 
 
 @cache
@@ -203,42 +205,53 @@ def _named(bit: int, size: int) -> tuple[Register, ...]:
     return tuple(found) if found or bit < 2 else (regs.raw(bit, size),)
 
 
+_Digits = Callable[[str], tuple[str, ...]]
+
+
 class _Plan(NamedTuple):
-    """Where each register's hex digits lie among those of an image: `Placed.hexadecimal` for equal headers.
+    """How to take registers out of hex digits: `Placed.hexadecimal` for images with equal headers.
+
+    A thousand threads have a hundred thousand registers: the digits are cut by `operator.itemgetter`, all at once.
 
     Attributes:
-        constant: every register in order, with its digits if it is in its initial configuration.
-        single: those that lie in one piece.
-        joined: those that lie in several, each a place or digits.
+        initial: what the components that are not in use hold; it goes before the image's digits.
+        names: every register, in order.
+        first_parts: cuts the digits of each one's first part.
+        rests: of those with further parts, the name, and what cuts them.
     """
 
-    constant: dict[str, str]
-    single: list[tuple[str, slice]]
-    joined: list[tuple[str, list[slice | str]]]
+    initial: str
+    names: list[str]
+    first_parts: _Digits
+    rests: list[tuple[str, _Digits]]
 
 
 @lru_cache(maxsize=256)
 def _plan(caps: Capabilities, abi: Abi, has: int, xstate_bv: int, xcomp_bv: int) -> _Plan:
     places = caps.compacted(xcomp_bv & ~COMPACTED) if xcomp_bv else caps.standard(has)
-    starts = {0: 0, 1: 0} | {bit: offset for bit, offset, _ in places.slots}
-    made = _Plan({}, [], [])
-    for register in _existing(caps, abi, has):
-        parts: list[slice | str] = []
-        for part in register.parts:
-            if xstate_bv >> part.bit & 1:
-                at = 2 * (starts[part.bit] + part.offset)
-                parts.append(slice(at, at + 2 * part.size))
-            else:
-                parts.append(regs.initial(part.bit, part.offset + part.size)[part.offset :].hex())
-        made.constant[register.name] = "".join(part for part in parts if isinstance(part, str))
-        if len(parts) > 1:
-            made.joined.append((register.name, parts))
-        elif isinstance(parts[0], slice):
-            made.single.append((register.name, parts[0]))
-    return made
+    starts, idle = {0: 0, 1: 0} | {bit: offset for bit, offset, _ in places.slots}, b""
+    sizes = {0: _X87_END, 1: _XMM_END} | {bit: size for bit, _, size in places.slots}
+    for bit in bits(has & ~xstate_bv):
+        starts[bit] = len(idle)
+        idle += regs.initial(bit, sizes[bit])
+    cuts = []
+    registers = _existing(caps, abi, has)
+    for register in registers:
+        begins = [starts[p.bit] + p.offset + (xstate_bv >> p.bit & 1) * len(idle) for p in register.parts]
+        ends = [begin + part.size for begin, part in zip(begins, register.parts, strict=True)]
+        cuts.append([slice(2 * begin, 2 * end) for begin, end in zip(begins, ends, strict=True)])
+    names = [register.name for register in registers]
+    rests = [(name, _cutter(cut[1:])) for name, cut in zip(names, cuts, strict=True) if len(cut) > 1]
+    return _Plan(idle.hex(), names, _cutter([cut[0] for cut in cuts]), rests)
 
 
-@cache
+def _cutter(cuts: list[slice]) -> _Digits:
+    """Return what cuts all of *cuts* out of digits."""
+    whole: _Digits = itemgetter(*cuts, slice(0))  # with one more, that there are never fewer than two
+    return lambda digits: whole(digits)[:-1]
+
+
+@lru_cache(maxsize=256)
 def _existing(caps: Capabilities, abi: Abi, has: int) -> tuple[Register, ...]:
     """Return the registers of the components in *has* that the mode of *abi* reaches, halves left out."""
     return tuple(
@@ -293,6 +306,8 @@ class Placer:
         used = 0 if known else header.xstate_bv
         key = (id(thread.layout), thread.enabled, len(thread.image), compacted, used)
         found = self._layouts.get(key)
+        if found is None and len(self._layouts) >= _MOST_LAYOUTS:
+            return _TOO_MANY
         if found is None:
             found = self._layouts[key] = self._find(thread, compacted, used)
         return found
@@ -328,6 +343,14 @@ def _capabilities(name: str, components: Mapping[int, Component]) -> Capabilitie
 
 
 _FIXED: Final = Layout("given", "certain", _capabilities("the architecture", {}))
+
+
+_TOO_MANY: Final = replace(
+    _FIXED,
+    origin="deduced",
+    confidence="low",
+    damage=(Damage("layout.too-many", f"XCR0 and sizes differ in more than {_MOST_LAYOUTS} ways: no system does so"),),
+)
 
 
 def _from_note(layout: Mapping[int, Component], cpu: Cpu | None) -> Layout:
@@ -421,10 +444,11 @@ def _written_by_gdb(layout: Layout, size: int) -> Layout:
     return replace(layout, confidence="low", candidates=(*layout.candidates, rival))
 
 
-def _known() -> Iterator[tuple[str, Mapping[int, Registers]]]:
+@cache
+def _known() -> tuple[tuple[str, Mapping[int, Registers]], ...]:
     from fpstate.cpu import table  # noqa: PLC0415  most cores need it not
 
-    return table.leaves()
+    return tuple(table.leaves())
 
 
 def _aligned(bit: int) -> bool:
