@@ -254,6 +254,12 @@ def test_a_truncated_image_shows_the_components_that_are_whole(size: int, there:
     assert "image.truncated" in [d.rule for d in placed.damage]
 
 
+def test_a_truncated_image_is_placed_by_the_size_that_it_had() -> None:
+    placed = place(thread(STATE[:2000], said=len(STATE)), strict=True)
+    assert shown(placed)["zmm3"] == ZMM3.hex()
+    assert [d.rule for d in placed.damage] == ["image.truncated"]
+
+
 def test_a_truncated_compacted_image_keeps_the_places_before_the_cut() -> None:
     data = fpstate.encode_image(fpstate.cpu_by_name("zen4"), VALUES, "compacted")
     placed = place(thread(data[:-100], enabled=None))

@@ -89,12 +89,13 @@ _LINUX_NAME: Final[Mapping[int, int]] = {136: 40, 128: 32, 124: 28}
 
 
 class _Note(NamedTuple):
-    """A note: where it begins, and where its contents lie."""
+    """A note: where it begins, where its contents lie, how many bytes are there, and how many it says."""
 
     kind: int
     start: int
     at: int
     size: int
+    said: int
 
 
 @dataclass(slots=True)
@@ -204,6 +205,7 @@ class Threads(Sequence[Thread]):
             layout=self.layout if form == "xsave" else None,
             values=values,
             damage=tuple(group.damage),
+            said=None if note is None or note.said == note.size else note.said,
         )
 
 
@@ -348,19 +350,19 @@ class _Core:
                 text += f"its segment has {max(0, end - contents)} more"
                 self.hurt("note-truncated", text, at, "the core was truncated, or the note's length is damaged")
             there = max(0, min(length, end - contents))
-            note = _Note(kind, at, contents, there)
-            self._note(owner, note, whole=there == length)
+            note = _Note(kind, at, contents, there, length)
+            self._note(owner, note)
             if self.groups:
                 self.groups[-1].listed.append(note)
             at = contents + (length + 3 & ~3)
             if kind != NT_PRSTATUS and self.groups:
                 at = self._repeat(at, end)
 
-    def _note(self, owner: bytes, note: _Note, *, whole: bool) -> None:
+    def _note(self, owner: bytes, note: _Note) -> None:
         if owner == b"CORE":
             self._core_note(note)
         elif owner == b"LINUX":
-            self._linux_note(note, whole=whole)
+            self._linux_note(note)
         elif owner == b"FreeBSD":
             self._freebsd_note(note)
         elif owner.startswith(b"NetBSD-CORE"):
@@ -382,7 +384,7 @@ class _Core:
         elif note.kind == NT_PRFPREG:
             self._keep(note, "NT_PRFPREG", (LEGACY_SIZE, FSAVE_SIZE))
 
-    def _linux_note(self, note: _Note, *, whole: bool) -> None:
+    def _linux_note(self, note: _Note) -> None:
         if note.kind == NT_X86_XSTATE:
             self._keep(note, "NT_X86_XSTATE", ())
         elif note.kind == NT_PRXFPREG:
@@ -390,7 +392,7 @@ class _Core:
         elif note.kind == NT_X86_SHSTK:
             self._keep(note, "NT_X86_SHSTK", (8,))
         elif note.kind == NT_X86_XSAVE_LAYOUT:
-            self._layout(note, whole=whole)
+            self._layout(note)
 
     def _freebsd_note(self, note: _Note) -> None:
         if note.kind == NT_PRSTATUS:
@@ -439,11 +441,11 @@ class _Core:
         else:
             group.notes[note.kind] = note
 
-    def _layout(self, note: _Note, *, whole: bool) -> None:
+    def _layout(self, note: _Note) -> None:
         """Read NT_X86_XSAVE_LAYOUT: a record of type, size, offset and flags for each extended user component."""
         found: dict[int, Component] = {}
-        if note.size % _RECORD.size and whole:
-            text = f"NT_X86_XSAVE_LAYOUT has {note.size} bytes, no multiple of {_RECORD.size}"
+        if note.said % _RECORD.size:
+            text = f"NT_X86_XSAVE_LAYOUT has {note.said} bytes, no multiple of {_RECORD.size}"
             self.hurt("layout-size", text, note.start)
         for at in range(note.at, note.at + note.size - _RECORD.size + 1, _RECORD.size):
             if len(found) > LAST:

@@ -304,7 +304,7 @@ class Placer:
         compacted = header.xcomp_bv if header.xcomp_bv & COMPACTED else 0
         known = thread.enabled is not None or compacted
         used = 0 if known else header.xstate_bv
-        key = (id(thread.layout), thread.enabled, len(thread.image), compacted, used)
+        key = (id(thread.layout), thread.enabled, _size(thread), compacted, used)
         found = self._layouts.get(key)
         if found is None and len(self._layouts) >= _MOST_LAYOUTS:
             return _TOO_MANY
@@ -316,10 +316,10 @@ class Placer:
         if thread.layout is not None:
             return _from_note(thread.layout, self._cpu)
         if self._cpu is not None:
-            return _from_cpu(self._cpu, thread.enabled, 0 if compacted else len(thread.image))
-        layout = _compacted_layout() if compacted else _deduced(thread.enabled, len(thread.image), used)
+            return _from_cpu(self._cpu, thread.enabled, 0 if compacted else _size(thread))
+        layout = _compacted_layout() if compacted else _deduced(thread.enabled, _size(thread), used)
         if self._by_gdb and not compacted and layout.candidates:
-            layout = _written_by_gdb(layout, len(thread.image))
+            layout = _written_by_gdb(layout, _size(thread))
         if self._strict and layout.confidence == "low":
             raise CannotTell(
                 f"the layout of {_who(thread)} is not told: {layout.text}"
@@ -327,6 +327,11 @@ class Placer:
                 cure="name the CPU that made it with --cpu, or drop --strict",
             )
         return layout
+
+
+def _size(thread: Thread) -> int:
+    """Return the bytes that the image of *thread* has, or had before it was cut off."""
+    return len(thread.image) if thread.said is None else thread.said
 
 
 def _who(thread: Thread) -> str:
