@@ -13,12 +13,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import elfcores as cores
 import fpstate
 from corpus import MISSING, corpus_files, corpus_folder
 from fpstate import cli
+from fpstate.errors import FpstateError
 from fpstate.registers import abridged_tags
+from fpstate.report import decode as report
+from fpstate.sources import elfcore
+from fpstate.sources.decoded import place
+from fpstate.sources.input import Input
 
 ZMM3, ZMM17 = bytes(range(64)), bytes(range(64, 128))
 STATE = cores.image({"zmm3": ZMM3, "zmm17": ZMM17, "k1": bytes(range(8)), "mxcsr": b"\xa0\x1f\0\0"})
@@ -231,6 +238,34 @@ def test_what_cannot_be_read_exits_2_with_one_line(capsys: pytest.CaptureFixture
 def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     write(cores.core([cores.thread(1, STATE), cores.prpsinfo(b"\x1b]0;x\7"), cores.layout_of()]))
     assert "\x1b" not in run("app.core", capsys)[1]
+
+
+_WHOLE = cores.core([cores.thread(1, STATE), cores.prpsinfo(b"fuzz"), cores.thread(2, STATE), cores.layout_of()])
+_FIELDS = [i for i in range(len(_WHOLE)) if i < 200 or _WHOLE[i : i + 5] in {b"CORE\0", b"LINUX"}]
+_HEADERS = [i for i in range(len(_WHOLE)) if _WHOLE[i : i + len(STATE)] == STATE]
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_a_damaged_core_is_shown_or_refused_in_words(data: st.DataObject) -> None:
+    damaged = bytearray(_WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        note = data.draw(st.sampled_from(_FIELDS)) - data.draw(st.integers(0, 12))
+        header = data.draw(st.sampled_from(_HEADERS)) + data.draw(st.integers(464, 576))
+        at = max(0, data.draw(st.sampled_from([note, header])))
+        value = data.draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\xff" * 8, bytes(8)])))
+        damaged[at : at + len(value)] = value
+    try:
+        found = place(elfcore.read(Input("a core", bytes(damaged))))
+        threads = found.threads
+    except FpstateError:
+        return
+    for everything in (True, False):
+        assert report.text(found, threads, everything=everything)
+    again = json.loads(report.json_text(report.document(found, threads)))
+    assert len(again["threads"]) == len(threads)
+    legacy = [t for t in again["threads"] if t["size"] >= 160 and t["format"] != "compacted"]
+    assert all("st0" in thread["registers"] for thread in legacy)
 
 
 # -- this kernel, and gdb --------------------------------------------------------------------------------------------

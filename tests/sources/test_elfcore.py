@@ -176,6 +176,14 @@ def test_a_note_segment_that_says_it_is_larger_than_the_file_ends_with_it() -> N
     assert rules(capture) == ["elf.segment-truncated"]
 
 
+def test_notes_that_two_segments_share_are_read_once() -> None:
+    data = bytearray(core(thread(1, STATE)))
+    data[64 + 56 : 64 + 112] = data[64 : 64 + 56]
+    capture = read(bytes(data))
+    assert [t.tid for t in capture.threads] == [1]
+    assert rules(capture) == ["elf.segment-overlap"]
+
+
 def test_zeros_where_a_note_should_be_end_the_walk() -> None:
     capture = read(core([thread(1, STATE), bytes(64), thread(2, STATE)]))
     assert [t.tid for t in capture.threads] == [1]

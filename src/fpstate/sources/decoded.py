@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fpstate.cpu.model import Cpu
-from fpstate.errors import UsageError
+from fpstate.errors import UnreadableInput, UsageError
 from fpstate.sources.capture import Capture, Damage
 from fpstate.sources.open import open_source
 from fpstate.sources.placement import Placed, Placer
@@ -17,7 +17,10 @@ from fpstate.sources.placement import Placed, Placer
 if TYPE_CHECKING:
     from fpstate.sources.arrays import Arrays
 
-__all__ = ["Decoded", "Finding", "decode", "place"]
+__all__ = ["MOST_PLACED", "Decoded", "Finding", "decode", "place"]
+
+MOST_PLACED: Final = 1 << 30
+"""Bytes of images that are placed at once: those of 400,000 threads with AVX-512."""
 
 
 class Finding(NamedTuple):
@@ -50,8 +53,16 @@ class Decoded:
 
         Raises:
             CannotTell: a layout would have to be guessed, and was not to be.
+            UnreadableInput: the images have more than `MOST_PLACED` bytes together.
         """
-        return [self.placer.place(thread) for thread in self.capture.threads]
+        found, size = [], 0
+        for thread in self.capture.threads:
+            found.append(self.placer.place(thread))
+            size += len(thread.image)
+            if size > MOST_PLACED:
+                text = f"{self.capture.source} has images of more than {MOST_PLACED >> 30} GiB"
+                raise UnreadableInput(text, cure="take them one by one, .capture.threads, or as arrays")
+        return found
 
     def thread(self, tid: int) -> Placed:
         """Return the thread with number *tid*.

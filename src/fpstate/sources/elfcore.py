@@ -247,8 +247,13 @@ class _Core:
         self.shape = _CLASSES[self.kind]
         self.segments = list(self._note_segments())
         self.data = source.upto(max((at + size for at, size in self.segments), default=0))
-        for at, size in self.segments:
+        end = 0
+        for at, size in sorted(self.segments):
+            if at < end:
+                self.hurt("segment-overlap", f"a note segment begins at {at}, within one that ends at {end}", at)
+                continue
             self._walk(at, size)
+            end = at + size
 
     def capture(self) -> Capture:
         if not self.groups:

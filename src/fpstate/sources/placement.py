@@ -57,8 +57,8 @@ _AVX: Final = 2
 _HALVES: Final = frozenset(f"{kind}{i}h" for kind in ("ymm", "zmm") for i in range(16))
 _MOST_LAYOUTS: Final = 64
 """Layouts that the threads of one source may have; those of one system have one."""
-_LARGEST: Final = 1 << 20
-"""Bytes of an image that are looked at; the largest that a CPU can write have some 11,000."""
+_LARGEST: Final = 1 << 16
+"""Bytes of an image that are looked at; the largest that a CPU can write have some 12,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +301,7 @@ class Placer:
         return _with_header(thread, data, header, layout)
 
     def _layout(self, thread: Thread, header: Header) -> Layout:
-        compacted = header.xcomp_bv if header.xcomp_bv & COMPACTED else 0
+        compacted = header.xcomp_bv if _is_compacted(thread, header) else 0
         known = thread.enabled is not None or compacted
         used = 0 if known else header.xstate_bv
         key = (id(thread.layout), thread.enabled, _size(thread), compacted, used)
@@ -327,6 +327,11 @@ class Placer:
                 cure="name the CPU that made it with --cpu, or drop --strict",
             )
         return layout
+
+
+def _is_compacted(thread: Thread, header: Header) -> bool:
+    """Tell the format by XCOMP_BV[63], unless the source tells standard offsets: then it is damaged if it is set."""
+    return bool(header.xcomp_bv & COMPACTED) and thread.layout is None
 
 
 def _size(thread: Thread) -> int:
@@ -553,7 +558,7 @@ def _mended(thread: Thread, header: Header, caps: Capabilities) -> tuple[Header,
     found: list[Damage] = []
     enabled = caps.user if thread.enabled is None else thread.enabled
     for _ in range(8):  # each turn mends what one rule objects to
-        compacted = bool(header.xcomp_bv & COMPACTED)
+        compacted = _is_compacted(thread, header)
         allowed = caps.user | caps.supervisor if compacted else enabled
         try:
             if compacted:
