@@ -386,6 +386,50 @@ def test_a_core_of_this_kernel_holds_every_register_of_every_thread(
     assert again["threads"] == found["threads"]
 
 
+_I386 = """
+.globl _start
+_start: mov ${low}, %eax
+        xor %edx, %edx
+        xrstor image
+        ud2
+.data
+.balign 64
+image: .byte {image}
+"""
+
+
+@pytest.mark.host
+def test_a_core_of_an_i386_program_holds_the_registers_that_its_mode_has(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    try:
+        cpu = fpstate.this_host()
+    except fpstate.FpstateError as missing:
+        pytest.skip(str(missing))
+    loaded = cpu.xcr0_mask & _LOADED
+    there = {n: r for n, r in fpstate.REGISTERS.items() if not r.long_mode and not r.components & ~loaded}
+    values = {n: v for n, v in HOST_VALUES.items() if n in there}
+    image = fpstate.encode_image(cpu, values)
+    (tmp_path / "i386.s").write_text(_I386.format(low=loaded, image=",".join(map(str, image))))
+    command = [compiler, "-m32", "-nostdlib", "-static", "-no-pie", "-o", f"{tmp_path}/i386", f"{tmp_path}/i386.s"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"the C compiler makes no i386 program: {done.stderr.decode(errors='replace')[:200]}")
+    try:
+        path = kernel_core(tmp_path / "i386", tmp_path)
+    except OSError as refused:
+        pytest.skip(f"the kernel runs no i386 program: {refused}")
+    (thread,) = document(str(path), capsys)["threads"]
+    assert (thread["abi"], thread["format"]) == ("i386", "standard")
+    for name, value in values.items():
+        shown = thread["registers"][name.removesuffix("h")]
+        assert shown.endswith(value.hex()) if name.endswith("h") else shown.startswith(value.hex()), name
+    assert "xmm8" not in thread["registers"]
+
+
 @pytest.mark.host
 def test_a_core_of_gcore_holds_every_register_of_every_thread(
     program: tuple[pathlib.Path, dict[str, bytes]], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
