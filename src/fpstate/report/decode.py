@@ -5,7 +5,7 @@ A thread's text is a list of parts, each a function of its state: another view i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fpstate.report import SCHEMA, Document, hexmask
@@ -71,14 +71,23 @@ def json_text(document: Document) -> str:
     """Return *document* as JSON, a line a thread: a thousand of them have two hundred thousand values."""
     import json  # noqa: PLC0415  text output does without
 
-    rows = [f'  "{key}": {_listed(value, json.dumps)}' for key, value in document.items()]
+    rows = []
+    for key, value in document.items():
+        if key in {"threads", "findings"} and value:
+            items = ",\n    ".join([_line(item, json.dumps) for item in value])
+            rows.append(f'  "{key}": [\n    {items}\n  ]')
+        else:
+            rows.append(f'  "{key}": {json.dumps(value)}')
     return "{\n" + ",\n".join(rows) + "\n}"
 
 
-def _listed(value: Any, dumps: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n    " + ",\n    ".join(map(dumps, value)) + "\n  ]"
-    return str(dumps(value))
+def _line(item: Document, dumps: Callable[[Any], str]) -> str:
+    """Return *item* as JSON; names and digits of registers, nine tenths of it, hold nothing that JSON must escape."""
+    registers = item.get("registers")
+    if not registers:
+        return dumps(item)
+    values = ", ".join([f'"{name}": "{digits}"' for name, digits in registers.items()])
+    return f"{dumps({**item, 'registers': None})[: -len('null}')]}{{{values}}}}}"
 
 
 # -- the text ------------------------------------------------------------------------------------------------------
