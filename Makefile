@@ -56,6 +56,7 @@ bench: $(VENV)/dev.stamp ## Measure start-up, configurations and steps a second,
 	$(BIN)/python bench/batch.py
 	$(BIN)/python bench/verdicts.py
 	$(BIN)/python bench/verify.py
+	$(BIN)/python bench/decode.py
 
 lock: $(VENV)/dev.stamp ## Lock the dependencies again, newest versions that pyproject.toml allows
 	$(BIN)/python scripts/lock.py

@@ -1,6 +1,7 @@
 """The documentation is held to what the program does: its examples are run, its references are complete.
 
-In a page, ``<!-- file: my.toml -->`` above a block says that the reader has saved it under that name;
+In a page, ``<!-- file: my.toml -->`` above a block says that the reader has saved it under that name, and
+``<!-- base64: my.core -->`` what it encodes;
 ``<!-- host -->`` that the output depends on the machine, so that only the exit status can be checked.  In a shown
 output a line ``...`` stands for any number of lines.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import difflib
 import doctest
 import io
@@ -95,6 +97,8 @@ def save_files(page: pathlib.Path, folder: pathlib.Path) -> None:
     for block in blocks(page):
         if block.mark.startswith("file: "):
             (folder / block.mark.removeprefix("file: ")).write_text(block.text, encoding="utf-8")
+        elif block.mark.startswith("base64: "):
+            (folder / block.mark.removeprefix("base64: ")).write_bytes(base64.b64decode(block.text))
 
 
 class Shell:
@@ -184,6 +188,8 @@ def test_python_prints_what_the_page_shows(
         pytest.importorskip("numba", reason="fpstate[batch] is not installed")
     if "capture_process" in page.read_text(encoding="utf-8") and (reason := why_not_x86_64()):
         pytest.skip(reason)
+    if ".as_arrays()" in page.read_text(encoding="utf-8"):
+        pytest.importorskip("numpy", reason="fpstate[batch] is not installed")
     save_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

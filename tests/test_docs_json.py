@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 
+import elfcores as cores
 import fpstate
 from fpstate import cli
 from fpstate.linux.check import Check, judge
@@ -54,6 +55,7 @@ SAMPLES: Final[dict[str, list[str]]] = {
         "explain image.bin --op ptrace --cpu zen4",
         "explain damaged.bin --op ptrace --cpu zen4",
     ],
+    "fpstate decode": ["decode app.core", "decode damaged.core", "decode plain.core"],
     "fpstate show": ["show image.bin --cpu zen4", "show initial.bin --cpu zen4"],
     "fpstate convert": ["convert image.bin --cpu zen4 --to compacted -o made.bin"],
     "fpstate diff": ["diff image.bin initial.bin --cpu zen4", "diff image.bin image.bin --cpu zen4"],
@@ -90,6 +92,7 @@ CONFORMS: Final[dict[str, Any]] = {
     "number": lambda value: type(value) is int,
     "real": lambda value: isinstance(value, float),
     "bool": lambda value: isinstance(value, bool),
+    "list": lambda value: isinstance(value, list),
     "null": lambda value: value is None,
     "object": lambda value: isinstance(value, dict),
     "document": lambda value: isinstance(value, dict) and "schema" in value,
@@ -150,6 +153,13 @@ def test_json_page_names_every_field_and_its_type(
     (tmp_path / "initial.bin").write_bytes(initial)
     (tmp_path / "image.bin").write_bytes(fpstate.encode_image(fpstate.cpu_by_name("zen4"), {"k1": b"\x01" * 8}))
     (tmp_path / "damaged.bin").write_bytes(initial[:512] + b"\0\x08" + initial[514:])
+    threads = [
+        cores.thread(1, cores.image()),
+        cores.thread(2, cores.image(), extra=cores.note(cores.LINUX, 0x204, bytes(8))),
+    ]
+    (tmp_path / "app.core").write_bytes(cores.core([*threads, cores.layout_of()]))
+    (tmp_path / "damaged.core").write_bytes(cores.core(threads)[:-100])
+    (tmp_path / "plain.core").write_bytes(cores.core([cores.prstatus(1), cores.note(cores.CORE, 2, bytes(512))]))
     fields = documented(section)
     used: set[tuple[str, ...]] = set()
     for command in SAMPLES[section]:

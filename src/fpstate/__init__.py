@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from fpstate.linux.policy import load_file as load_policies
     from fpstate.linux.policy import shipped as policies
     from fpstate.registers import REGISTERS, Register
+    from fpstate.sources.arrays import Arrays
+    from fpstate.sources.decoded import Decoded, decode
     from fpstate.vectors.result import run_document as run_vector
     from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature
 
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CATALOGUE",
     "REGISTERS",
+    "Arrays",
     "Batch",
     "BootConfig",
     "CannotTell",
@@ -62,6 +65,7 @@ __all__ = [
     "Comparison",
     "Component",
     "Cpu",
+    "Decoded",
     "Fault",
     "Finding",
     "FpstateError",
@@ -91,6 +95,7 @@ __all__ = [
     "compare",
     "convert_image",
     "cpu_by_name",
+    "decode",
     "difference",
     "encode_image",
     "execute",
@@ -144,6 +149,8 @@ _HOMES: Final[dict[str, tuple[str, ...]]] = {
     "fpstate.linux.kvm": ("KvmView", "kvm_view"),
     "fpstate.linux.lint": ("Finding", "Report", "lint"),
     "fpstate.linux.policy": ("Policy",),
+    "fpstate.sources.arrays": ("Arrays",),
+    "fpstate.sources.decoded": ("Decoded", "decode"),
     "fpstate.registers": ("REGISTERS", "Register"),
     "fpstate.xfeatures": ("CATALOGUE", "Catalogue", "Xfeature"),
 }

@@ -28,12 +28,9 @@ from typing import Final, Literal, NamedTuple
 from fpstate import registers as regs
 from fpstate.cpu.model import Cpu
 from fpstate.errors import UnreadableInput, UsageError
-from fpstate.isa.access import Header
 from fpstate.isa.capabilities import Capabilities, Places
+from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.masks import complement, xcomp_bv
-from fpstate.isa.processor import Processor
-from fpstate.isa.profile import of_cpu
-from fpstate.isa.restore import check_compacted, check_standard
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT, Register
 from fpstate.xfeatures import COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
@@ -307,6 +304,8 @@ def encode(
 
 def _not_initial(caps: Capabilities, sections: Mapping[int, bytearray], components: int) -> int:
     """Return those of *components* that hold anything but their initial configuration."""
+    from fpstate.isa.processor import Processor  # noqa: PLC0415  reading an image does without
+
     p = Processor(caps)
     mask = 0
     for bit in bits(components):
@@ -320,7 +319,7 @@ def _sections(caps: Capabilities, start: Image | None) -> dict[int, bytearray]:
     """Return every component's bytes, as *start* has them; x87 and SSE share the legacy region."""
     legacy = bytearray(regs.initial(1, MIN_SIZE))
     legacy[:24] = regs.initial(0, 24)
-    legacy[28:32] = of_cpu(caps.cpu).mxcsr_mask.to_bytes(4, "little")
+    legacy[28:32] = _mxcsr_mask(caps).to_bytes(4, "little")
     if start is not None:
         x87 = start.component(0)
         legacy[:24], legacy[32:160], legacy[_XMM] = x87[:24], x87[24:], start.component(1)
@@ -487,13 +486,19 @@ def _build(
     return bytes(made)
 
 
+def _mxcsr_mask(caps: Capabilities) -> int:
+    from fpstate.isa.profile import of_cpu  # noqa: PLC0415  reading an image does without
+
+    return of_cpu(caps.cpu).mxcsr_mask
+
+
 def _mxcsr_bytes(image: Image, target: int, caps: Capabilities) -> bytes:
     """Return MXCSR and MXCSR_MASK, the latter that of *caps* where the image has none or another CPU's.
 
     Raises:
         UsageError: *caps* is another CPU than the image's, and has not the bits.
     """
-    mask = of_cpu(caps.cpu).mxcsr_mask
+    mask = _mxcsr_mask(caps)
     if not target & SSE or (image.xcomp_bv and not image.xstate_bv & SSE):
         return struct.pack("<II", MXCSR_INIT, mask)
     if caps is image.caps:

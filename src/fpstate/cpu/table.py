@@ -15,13 +15,14 @@ from fpstate.cpu.dump import Registers
 from fpstate.cpu.flags import FLAGS
 from fpstate.errors import UnreadableInput, UsageError
 
-__all__ = ["CONFIDENCES", "TableRow", "find", "rows"]
+__all__ = ["CONFIDENCES", "TableRow", "find", "leaves", "rows"]
 
 CONFIDENCES: Final = ("dump", "dump, flags from the vendor's documents", "constructed", "announced")
 """How sure a row is, surest first."""
 
 _PATH: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data", "cpus.toml")  # noqa: PTH118, PTH120 - pathlib costs 3 ms
 _START: Final = "\n[[cpu]]\n"
+_LEAF_D: Final = "\nleaf_d = '''\n"
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _TEXTS: Final = ("name", "title", "vendor", "flags", "leaf_d", "confidence", "source")
 _NUMBERS: Final = ("family", "model", "stepping", "year")
@@ -84,6 +85,15 @@ def find(name: str) -> TableRow:
         cure = f"did you mean {', '.join(near)}? {cure}"
     shown = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "..."
     raise UsageError(f"{shown!a} is not a CPU of the built-in table", cure=cure)
+
+
+def leaves() -> Iterator[tuple[str, Mapping[int, Registers]]]:
+    """Yield name and CPUID leaf 0DH, by sub-leaf, of every row that has one; the rest of the row is not read."""
+    for text in _texts():
+        lines = text.partition(_LEAF_D)[2].partition("'''")[0]
+        name = next(_names(text), "?")
+        if lines:
+            yield name, _leaf_d(lines, f"cpus.toml, row {name}: ")
 
 
 def _near(key: str) -> list[str]:

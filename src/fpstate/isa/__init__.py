@@ -1,24 +1,25 @@
 """The XSAVE instruction family: what each instruction does to every byte, register and MSR of one logical processor.
 
 `execute` runs one instruction by its name; the functions it calls read like the manual's steps.  `fpstate.batch`
-has the same rules over a million images at once, with these as its reference.
+has the same rules over a million images at once, with these as its reference.  Every name below is imported when it is
+first used: who only reads an image needs two of the modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from fpstate.errors import UsageError
-from fpstate.isa.capabilities import Capabilities
-from fpstate.isa.control import rdmsr, wrmsr, xgetbv, xsetbv
-from fpstate.isa.fxsave import fxrstor, fxsave
-from fpstate.isa.memory import Memory
-from fpstate.isa.processor import Processor
-from fpstate.isa.profile import Profile
-from fpstate.isa.restore import xrstor, xrstors
-from fpstate.isa.rules import RULES, Fault, Rule
-from fpstate.isa.save import xsave, xsavec, xsaveopt, xsaves
+if TYPE_CHECKING:
+    from fpstate.isa.capabilities import Capabilities
+    from fpstate.isa.control import rdmsr, wrmsr, xgetbv, xsetbv
+    from fpstate.isa.instructions import AREA_INSTRUCTIONS, CONTROL_INSTRUCTIONS, INSTRUCTIONS, execute
+    from fpstate.isa.legacy import fxrstor, fxsave
+    from fpstate.isa.memory import Memory
+    from fpstate.isa.processor import Processor
+    from fpstate.isa.profile import Profile
+    from fpstate.isa.restore import xrstor, xrstors
+    from fpstate.isa.rules import RULES, Fault, Rule
+    from fpstate.isa.save import xsave, xsavec, xsaveopt, xsaves
 
 __all__ = [
     "AREA_INSTRUCTIONS",
@@ -46,44 +47,27 @@ __all__ = [
     "xsetbv",
 ]
 
-_MASKED: Final[dict[str, Callable[..., None]]] = {
-    "xsave": xsave,
-    "xsaveopt": xsaveopt,
-    "xsavec": xsavec,
-    "xsaves": xsaves,
-    "xrstor": xrstor,
-    "xrstors": xrstors,
+_HOMES: Final[dict[str, tuple[str, ...]]] = {
+    "capabilities": ("Capabilities",),
+    "control": ("rdmsr", "wrmsr", "xgetbv", "xsetbv"),
+    "instructions": ("AREA_INSTRUCTIONS", "CONTROL_INSTRUCTIONS", "INSTRUCTIONS", "execute"),
+    "legacy": ("fxrstor", "fxsave"),
+    "memory": ("Memory",),
+    "processor": ("Processor",),
+    "profile": ("Profile",),
+    "restore": ("xrstor", "xrstors"),
+    "rules": ("RULES", "Fault", "Rule"),
+    "save": ("xsave", "xsavec", "xsaveopt", "xsaves"),
 }
-_LEGACY: Final[dict[str, Callable[..., None]]] = {"fxsave": fxsave, "fxrstor": fxrstor}
-
-AREA_INSTRUCTIONS: Final = tuple(f"{name}{form}" for name in (*_MASKED, *_LEGACY) for form in ("", "64"))
-"""The instructions with a memory operand; "64" is the form with REX.W."""
-CONTROL_INSTRUCTIONS: Final = ("xgetbv", "xsetbv", "rdmsr", "wrmsr")
-"""The instructions with ECX."""
-INSTRUCTIONS: Final = AREA_INSTRUCTIONS + CONTROL_INSTRUCTIONS
+"""Where each name lives."""
 
 
-def execute(p: Processor, op: str, memory: Memory, address: int, mask: int = 0) -> None:
-    """Execute the instruction *op*, one of `AREA_INSTRUCTIONS`.
+def __getattr__(name: str) -> Any:
+    import importlib  # noqa: PLC0415  only the first use of a name pays for it
 
-    Args:
-        p: the processor, changed in place.
-        op: its mnemonic in lower case.
-        memory: what it sees, changed in place.
-        address: linear address of the memory operand.
-        mask: EDX:EAX; FXSAVE and FXRSTOR take none.
-
-    Raises:
-        Fault: what the CPU raises.
-        UsageError: *op* is no such instruction, or has REX.W outside 64-bit mode.
-    """
-    wide = op.endswith("64")
-    name = op[:-2] if wide else op
-    if wide and p.mode != 64:
-        raise UsageError(f"{op} exists in 64-bit mode only", cure=f"use {name}")
-    if name in _MASKED:
-        _MASKED[name](p, memory, address, mask, wide=wide)
-    elif name in _LEGACY:
-        _LEGACY[name](p, memory, address, wide=wide)
-    else:
-        raise UsageError(f"{op[:40]!r} is no instruction with a memory operand", cure=", ".join(AREA_INSTRUCTIONS))
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'fpstate.isa' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fpstate.isa.{home}"), name)
+    globals()[name] = value
+    return value

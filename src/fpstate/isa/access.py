@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from fpstate.isa.header import Header
 from fpstate.isa.masks import ALL
 from fpstate.isa.memory import Memory
 from fpstate.isa.processor import Processor
 from fpstate.isa.rules import Fault
 from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE
 
-__all__ = ["AREA_ALIGNMENT", "FX_ALIGNMENT", "NEEDS", "Header", "check", "reach", "reach_read", "read_header"]
+__all__ = ["AREA_ALIGNMENT", "FX_ALIGNMENT", "NEEDS", "check", "reach", "reach_read", "read_header"]
 
 AREA_ALIGNMENT: Final = 64
 FX_ALIGNMENT: Final = 16
@@ -26,14 +27,6 @@ NEEDS: Final = {
     "xrstors": "XSAVES",
 }
 """The CPUID flag of each instruction."""
-
-
-class Header(NamedTuple):
-    """The XSAVE header of an image (SDM 13.4.2)."""
-
-    xstate_bv: int
-    xcomp_bv: int
-    reserved: bytes
 
 
 def check(p: Processor, op: str, address: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Literal
 
 from fpstate.cpu.model import Cpu
@@ -50,6 +48,9 @@ class Profile:
 @cache
 def shipped() -> Mapping[str, Profile]:
     """Return the profiles of the package by name."""
+    import tomllib  # noqa: PLC0415  reading an image does without
+    from importlib import resources  # noqa: PLC0415  likewise: 10 ms
+
     text = resources.files("fpstate").joinpath("data/profiles.toml").read_text("utf-8")
     rows = tomllib.loads(text)
     found: dict[str, Profile] = {}

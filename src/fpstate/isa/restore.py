@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from fpstate.isa import masks, values, x87
-from fpstate.isa.access import Header, check, reach_read, read_header
+from fpstate.isa.access import check, reach_read, read_header
 from fpstate.isa.capabilities import Places
+from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.memory import Memory
 from fpstate.isa.processor import (
     LEGACY_BYTES,
@@ -20,7 +21,7 @@ from fpstate.isa.processor import (
 from fpstate.isa.rules import Fault
 from fpstate.xfeatures import AVX, COMPACTED, LBR, LEGACY, LEGACY_SIZE, PT, SSE, UINTR, XTILE, bits
 
-__all__ = ["check_compacted", "check_mxcsr", "check_standard", "xrstor", "xrstors"]
+__all__ = ["check_mxcsr", "xrstor", "xrstors"]
 
 _PARTLY_REACHED: Final = sum(1 << bit for bit in REACH_OUTSIDE_64_BIT_MODE)
 """Components with registers that only 64-bit mode reaches: outside it they are not restored whole."""
@@ -109,35 +110,6 @@ def _load_compacted(p: Processor, memory: Memory, address: int, rfbm: int, heade
     _track(p, address, rfbm, header, untracked=untracked)
 
 
-def check_standard(header: Header, xcr0: int) -> None:
-    """Check the header of a standard-format image.
-
-    Raises:
-        Fault: names the bit or byte.
-    """
-    bad = masks.bad_standard_xstate_bv(header.xstate_bv, xcr0)
-    if bad:
-        raise _bad_field("standard-xstate-bv", "XSTATE_BV", LEGACY_SIZE, bad)
-    if header.xcomp_bv:
-        raise _bad_field("standard-header", "XCOMP_BV", LEGACY_SIZE + 8, header.xcomp_bv)
-    _check_reserved("standard-header", header.reserved[:8])
-
-
-def check_compacted(header: Header, enabled: int) -> None:
-    """Check the header of a compacted image; *enabled* is XCR0 for XRSTOR, XCR0 | IA32_XSS for XRSTORS.
-
-    Raises:
-        Fault: names the bit or byte.
-    """
-    bad = masks.bad_xcomp_bv(header.xcomp_bv, enabled)
-    if bad:
-        raise _bad_field("xcomp-bv", "XCOMP_BV", LEGACY_SIZE + 8, bad)
-    bad = masks.bad_xstate_bv(header.xstate_bv, header.xcomp_bv)
-    if bad:
-        raise _bad_field("xstate-bv", "XSTATE_BV", LEGACY_SIZE, bad)
-    _check_reserved("compacted-header", header.reserved)
-
-
 def check_mxcsr(mxcsr: int, mask: int) -> None:
     """Check a value for MXCSR.
 
@@ -152,18 +124,6 @@ def check_mxcsr(mxcsr: int, mask: int) -> None:
 
 def _mxcsr(image: _Image) -> bytes:
     return bytes(image.data[image.start + 24 : image.start + 28])
-
-
-def _bad_field(rule: str, name: str, offset: int, bad: int) -> Fault:
-    bit = next(bits(bad))
-    return Fault(rule, f"{name} sets bit {bit}", bit=bit, offset=offset + bit // 8)
-
-
-def _check_reserved(rule: str, reserved: bytes) -> None:
-    if any(reserved):
-        index = next(i for i, byte in enumerate(reserved) if byte)
-        detail = f"header byte {16 + index} is {reserved[index]:#04x}"
-        raise Fault(rule, detail, offset=LEGACY_SIZE + 16 + index)
 
 
 def _check_xfd(p: Processor, rfbm: int, header: Header) -> None:

@@ -11,7 +11,7 @@ from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import bold, table
 from fpstate.xfeatures import bits
 
-__all__ = ["document", "text", "values"]
+__all__ = ["document", "lines", "text", "values"]
 
 _DIGITS_A_LINE = 64
 
@@ -65,7 +65,7 @@ def _components(image: Image) -> list[tuple[int, str, str, int | None, int]]:
 
 def text(image: Image, registers: Mapping[str, str], *, brief: bool) -> str:
     """Return the same as tables; with *brief* the registers alone."""
-    listed = "\n".join(_lines(name, value) for name, value in registers.items())
+    listed = "\n".join(lines(name, value) for name, value in registers.items())
     if brief:
         return listed
     names = image.caps.cpu.catalogue.names
@@ -82,7 +82,7 @@ def text(image: Image, registers: Mapping[str, str], *, brief: bool) -> str:
     return "\n\n".join(["\n".join(head), components, listed or "every register has its initial value"])
 
 
-def _lines(name: str, value: str) -> str:
+def lines(name: str, value: str) -> str:
     """Return a register and its value, 32 bytes a line."""
     lines = [value[i : i + _DIGITS_A_LINE] for i in range(0, len(value), _DIGITS_A_LINE)]
     return f"{name:<9} " + f"\n{'':<9} ".join(lines)

@@ -52,6 +52,7 @@ class Thread:
         layout: the components where the source says where each lies (NT_X86_XSAVE_LAYOUT); None if it does not.
         values: what is kept outside the image: "ssp", "xss", "xfd", "pl3_ssp", ...
         damage: found in what belongs to this thread.
+        said: bytes that the source says `image` has, where it holds fewer; else None.
     """
 
     tid: int | None
@@ -64,6 +65,7 @@ class Thread:
     layout: Mapping[int, Component] | None = None
     values: Mapping[str, int] = field(default_factory=dict)
     damage: tuple[Damage, ...] = ()
+    said: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Capture:
         threads: in the source's order; the one that dumped first, where the source has one.
         cpu: the CPU that made it, where the source tells its CPUID; else None.
         damage: found in what belongs to no thread.
+        maker: the program that made it, where that matters: ``gdb``; else "".
         notes: remarks that speak of no damage: a version, a guess with its alternatives.
     """
 
@@ -86,3 +89,4 @@ class Capture:
     cpu: Cpu | None = None
     damage: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
+    maker: str = ""

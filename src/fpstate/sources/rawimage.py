@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 from fpstate.errors import UnreadableInput
-from fpstate.isa.access import Header
+from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
 from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fpstate import compression
 from fpstate.cpu.dump import Dump
 from fpstate.cpu.formats import (
     boot_lines,
-    compression,
     cpuid_json,
     cpuid_tool,
     firecracker,

@@ -7,8 +7,8 @@ import stat
 import sys
 from typing import BinaryIO, Final
 
+from fpstate.compression import expand
 from fpstate.cpu.dump import Dump, Registers
-from fpstate.cpu.formats.compression import expand
 from fpstate.cpu.formats.registry import read
 from fpstate.cpu.host import walk
 from fpstate.errors import UnreadableInput

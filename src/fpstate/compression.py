@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from fpstate.errors import UnreadableInput
 
-__all__ = ["expand", "kind_of"]
+__all__ = ["expand", "kind_of", "pieces"]
 
 _MAGIC: Final = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _MOST_LAYERS: Final = 2
 _MOST_MEMBERS: Final = 1024
 _STEP: Final = 256
 """Bytes fed at a time.  One zstd block of 4 bytes grows to 128 KiB: so a bomb overshoots the limit by 8 MiB at most."""
+_BLOCK: Final = 1 << 16
+"""Bytes of padding looked at in one go."""
 _MEMORY: Final = 1 << 27
 """Bytes that a decompressor may need for its window: twice what ``xz -9`` and ``zstd --ultra -22`` ask for."""
 
@@ -53,8 +55,26 @@ def expand(data: bytes, *, name: str, limit: int) -> bytes:
 
 
 def _expand(data: bytes, kind: str, name: str, limit: int) -> bytes:
-    new_machine, damage = _open(kind, name)
     found = bytearray()
+    for piece in pieces(data, kind, name):
+        found += piece
+        if len(found) > limit:
+            raise UnreadableInput(f"{name} is larger than {limit >> 20} MiB uncompressed")
+    return bytes(found)
+
+
+def pieces(data: bytes | memoryview, kind: str, name: str) -> Iterator[bytes]:
+    """Yield *data* uncompressed, piece by piece, as far as the caller goes on.
+
+    Args:
+        data: compressed; one or more members, with zeros between and behind them.
+        kind: one of `kind_of`'s.
+        name: what to call it.
+
+    Raises:
+        UnreadableInput: it is damaged or ends too early; what was yielded before stands.
+    """
+    new_machine, damage = _open(kind, name)
     at = members = 0
     machine: _Machine | None = None
     try:
@@ -63,24 +83,25 @@ def _expand(data: bytes, kind: str, name: str, limit: int) -> bytes:
                 machine, members = new_machine(), members + 1
                 if members > _MOST_MEMBERS:
                     raise UnreadableInput(f"{name} has more than {_MOST_MEMBERS} {kind} members")
-            piece = data[at : at + _STEP]
-            found += machine.decompress(piece)
+            piece = bytes(data[at : at + _STEP])
+            yield machine.decompress(piece)
             at += len(piece)
-            if len(found) > limit:
-                raise UnreadableInput(f"{name} is larger than {limit >> 20} MiB uncompressed")
             if machine.eof:
                 at = _after_padding(data, at - len(machine.unused_data))
     except damage as error:
         raise UnreadableInput(f"{name} is damaged: {kind} says {error}") from error
     if machine is None or not machine.eof:
         raise UnreadableInput(f"{name} is damaged: the {kind} data ends too early")
-    return bytes(found)
 
 
-def _after_padding(data: bytes, at: int) -> int:
+def _after_padding(data: bytes | memoryview, at: int) -> int:
     """Return the position of the first byte from *at* on that is not zero: tapes and xz pad with zeros."""
-    while at < len(data) and not data[at]:
-        at += 1
+    while at < len(data):
+        block = bytes(data[at : at + _BLOCK])
+        rest = block.lstrip(b"\0")
+        at += len(block) - len(rest)
+        if rest:
+            break
     return at
 
 

@@ -1,0 +1,186 @@
+"""The threads of a source as text and as a document.
+
+A thread's text is a list of parts, each a function of its state: another view is another part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from fpstate.report import SCHEMA, Document, hexmask
+from fpstate.report.show import lines
+from fpstate.report.tables import bold, table, warn
+from fpstate.sources.capture import Damage
+from fpstate.sources.decoded import Decoded, Finding
+from fpstate.sources.placement import Placed
+
+__all__ = ["document", "groups", "json_text", "text"]
+
+_SCREEN: Final = 24
+"""Lines of registers that one thread's text has at most, unless everything is wanted."""
+_MOST_TIDS: Final = 12
+"""Numbers of threads that are listed before the rest is counted."""
+
+
+# -- the document --------------------------------------------------------------------------------------------------
+
+
+def document(decoded: Decoded, threads: Sequence[Placed]) -> Document:
+    """Return *threads* with every register, and everything that is wrong with the source."""
+    capture = decoded.capture
+    return {
+        "schema": SCHEMA,
+        "source": capture.source,
+        "kind": capture.kind,
+        "threads": [_thread(placed) for placed in threads],
+        "findings": [_finding(finding) for finding in decoded.findings],
+        "notes": list(capture.notes),
+    }
+
+
+def _thread(placed: Placed) -> Document:
+    thread, layout = placed.thread, placed.layout
+    return {
+        "tid": thread.tid,
+        "name": thread.name,
+        "abi": thread.abi,
+        "format": placed.format,
+        "offset": thread.offset,
+        "size": len(thread.image),
+        "xcr0": _mask(thread.enabled),
+        "xstate_bv": _mask(placed.xstate_bv),
+        "xcomp_bv": _mask(placed.xcomp_bv),
+        "layout": {"from": layout.origin, "confidence": layout.confidence, "candidates": list(layout.candidates)},
+        "components": [slot._asdict() for slot in placed.components],
+        "values": {name: hexmask(value) for name, value in thread.values.items()},
+        "registers": placed.hexadecimal(),
+    }
+
+
+def _mask(value: int | None) -> str | None:
+    return None if value is None else hexmask(value)
+
+
+def _finding(finding: Finding) -> Document:
+    tids, damage = finding
+    return {"rule": damage.rule, "text": damage.text, "offset": damage.offset, "cure": damage.cure, "tids": list(tids)}
+
+
+def json_text(document: Document) -> str:
+    """Return *document* as JSON, a line a thread: a thousand of them have two hundred thousand values."""
+    import json  # noqa: PLC0415  text output does without
+
+    rows = []
+    for key, value in document.items():
+        if key in {"threads", "findings"} and value:
+            items = ",\n    ".join([_line(item, json.dumps) for item in value])
+            rows.append(f'  "{key}": [\n    {items}\n  ]')
+        else:
+            rows.append(f'  "{key}": {json.dumps(value)}')
+    return "{\n" + ",\n".join(rows) + "\n}"
+
+
+def _line(item: Document, dumps: Callable[[Any], str]) -> str:
+    """Return *item* as JSON; names and digits of registers, nine tenths of it, hold nothing that JSON must escape."""
+    registers = item.get("registers")
+    if not registers:
+        return dumps(item)
+    values = ", ".join([f'"{name}": "{digits}"' for name, digits in registers.items()])
+    return f"{dumps({**item, 'registers': None})[: -len('null}')]}{{{values}}}}}"
+
+
+# -- the text ------------------------------------------------------------------------------------------------------
+
+
+def text(decoded: Decoded, threads: Sequence[Placed], *, everything: bool = False) -> str:
+    """Return the state of *threads*, those with the same state once, and what is wrong with the source."""
+    capture = decoded.capture
+    parts = [_title(decoded, threads)]
+    for group in groups(threads):
+        state = (*_head(group, everything=everything), _registers(group[0], everything=everything))
+        parts.append("\n\n".join(filter(None, state)))
+    parts += [f"note: {note}" for note in capture.notes]
+    if decoded.findings:
+        parts.append("\n".join(_finding_lines(decoded.findings)))
+    return "\n\n".join(parts)
+
+
+def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
+    """Return *threads* grouped by equal state: the same components, states and registers, in order of the first one."""
+    found: dict[object, list[Placed]] = {}
+    for placed in threads:
+        state = tuple(placed.hexadecimal().values()), tuple(placed.thread.values.items())
+        key = (placed.format, placed.has, placed.in_use, placed.xstate_bv, placed.xcomp_bv, id(placed.layout), state)
+        found.setdefault(key, []).append(placed)
+    return list(found.values())
+
+
+def _title(decoded: Decoded, threads: Sequence[Placed]) -> str:
+    capture, count = decoded.capture, len(decoded.capture.threads)
+    many = f"{count} thread{'' if count == 1 else 's'}"
+    more = "" if len(threads) == count else " (all of them: --all-threads)"
+    return f"{capture.source}: {capture.kind}, {many}{more}"
+
+
+def _head(group: Sequence[Placed], *, everything: bool) -> tuple[str, ...]:
+    """Return whose state it is, its header and its components."""
+    placed = group[0]
+    thread, names = placed.thread, placed.layout.caps.cpu.catalogue.names
+    where = "" if thread.offset is None else f" at {thread.offset}"
+    rows = [f"{bold(_whose(group))}", f"{placed.format}, {len(thread.image)} bytes{where}; {placed.layout.text}"]
+    rows += [f"  or as {other}" for other in placed.layout.candidates[1:]]
+    for label, value in (("XCR0", thread.enabled), ("XSTATE_BV", placed.xstate_bv), ("XCOMP_BV", placed.xcomp_bv)):
+        if value is not None:
+            rows.append(f"{label:<9} {value:#x} {names(value)}")
+    return "\n".join(rows), _components(placed, everything=everything)
+
+
+def _whose(group: Sequence[Placed]) -> str:
+    thread = group[0].thread
+    name = f" ({thread.name})" if thread.name else ""
+    if len(group) > 1:
+        tids = ", ".join(str(placed.thread.tid) for placed in group[:_MOST_TIDS])
+        rest = f" and {len(group) - _MOST_TIDS} more" if len(group) > _MOST_TIDS else ""
+        return f"{len(group)} threads with the same state: {tids}{rest}; {thread.abi}"
+    return f"thread {'?' if thread.tid is None else thread.tid}{name}, {thread.abi}"
+
+
+def _components(placed: Placed, *, everything: bool) -> str:
+    shown = [slot for slot in placed.components if everything or slot.state != "absent"]
+    rows = [
+        [str(slot.bit), slot.name, slot.state, "" if slot.offset is None else str(slot.offset), str(slot.size)]
+        for slot in shown
+    ]
+    absent = [slot.name for slot in placed.components if slot.state == "absent"]
+    found = table(("bit", "component", "state", "offset", "size"), rows, right=(0, 3, 4)) if rows else ""
+    if absent and not everything:
+        found += f"\nabsent: {', '.join(absent)}"
+    return found.lstrip("\n")
+
+
+def _registers(placed: Placed, *, everything: bool) -> str:
+    """Return the registers that differ from their initial values, or all; without *everything* at most a screenful."""
+    if placed.image is None:
+        return ""
+    rows = [f"{name:<9} {value:#x}" for name, value in placed.thread.values.items()]
+    wanted = [(register, placed.value(register)) for register in placed.widest]
+    if not everything:
+        wanted = [(r, value) for r, value in wanted if value != r.initial.to_bytes(r.size, "little")]
+    for number, (register, value) in enumerate(wanted):
+        shown = lines(register.name, register.format(value)).split("\n")
+        if not everything and len(rows) + len(shown) > _SCREEN:
+            rows.append(f"... and {len(wanted) - number} more registers that differ from their initial values (-v)")
+            break
+        rows += shown
+    return "\n".join(rows) or "every register has its initial value"
+
+
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+    return [_sentence(damage) for _, damage in findings]
+
+
+def _sentence(damage: Damage) -> str:
+    place = "" if damage.offset is None else f" (byte {damage.offset})"
+    cure = f"; {damage.cure}" if damage.cure else ""
+    return f"{warn(damage.rule)}{place}: {damage.text}{cure}"
