@@ -11,7 +11,7 @@ from typing import Final
 
 from fpstate.errors import UnreadableInput
 from fpstate.isa.header import Header, check_compacted, check_standard
-from fpstate.isa.restore import check_compacted, check_mxcsr, check_standard
+from fpstate.isa.restore import check_mxcsr
 from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1
 from fpstate.sources.capture import Capture, Form, Thread
