@@ -356,7 +356,8 @@ def _visit(job: _Job, outcome: Outcome, progress: Progress | None) -> None:
         taken = tuple(Taken(command.step, command.arguments) for command in broken.run.commands)
         outcome.broken[broken.property] = Run(taken, broken.run.states)
     if not found.complete:
-        outcome.smaller = Shape(1, min(2, job.shape.tasks), min(1, job.shape.vcpus))
+        tasks = min(2 if job.shape.cpus > 1 else 1, job.shape.tasks)
+        outcome.smaller = Shape(1, tasks, min(1, job.shape.vcpus))
         focus = job.focus if job.focus in outcome.smaller.foci() else outcome.smaller.foci()[-1]
         smaller = build(job.subject, outcome.smaller, focus, claimed_invariants)
         outcome.complete = search(smaller, Limits()).complete
@@ -401,6 +402,7 @@ class _Verification:
     def __init__(self, config: BootConfig, options: Options, progress: Progress | None) -> None:
         self.config, self.options, self.progress = config, options, progress
         self.findings = {name: Finding(name) for name in PROPERTIES}
+        self.least: dict[str, Shape] = {}
         findings = list(self.findings.values())
         self.result = Report(config.policy, config.cpu, options.assumptions, findings, options.shape, {}, {})
 
@@ -434,14 +436,20 @@ class _Verification:
             verdict: Status = "violated" if finding.id in broken else usual
             if _SEVERITY[verdict] > _SEVERITY[finding.verdict]:
                 finding.verdict = verdict
-                at = outcome.smaller
-                finding.method = f"exhaustive at {at.cpus}x{at.tasks}x{at.vcpus}" if at else "exhaustive"
+                finding.method = "exhaustive"
                 if finding.id in broken:
-                    finding.method = "exhaustive"
                     finding.component, finding.shape, finding.focus = job.name, job.shape, job.focus
                     finding.claim, finding.run = broken[finding.id]
             elif finding.verdict == "proven" and finding.method == "static":
                 finding.method = "induction"
+            if verdict == finding.verdict == "holds" and outcome.smaller is not None:
+                least = min(self.least.get(finding.id, outcome.smaller), outcome.smaller, key=_extent)
+                self.least[finding.id] = least
+                finding.method = f"exhaustive at {least.cpus}x{least.tasks}x{least.vcpus}"
+
+
+def _extent(shape: Shape) -> tuple[int, int, int]:
+    return shape.cpus, shape.tasks, shape.vcpus
 
 
 _STATIC: Final = frozenset({"P5", "P6", "P15", "P17", "P19"})

@@ -82,10 +82,13 @@ class _Translator:
         self.sizes = {v.name: v for v in model.variables}
         self.prime = prime
         self.cache: dict[int, Any] = {}
+        self.made: dict[str, Any] = {}
 
     def variable(self, name: str) -> Any:
-        name, values = name + self.prime, self.sizes[name].values
-        return z3.Bool(name) if max(values) <= 1 else z3.BitVec(name, 8)
+        if name not in self.made:
+            primed, values = name + self.prime, self.sizes[name].values
+            self.made[name] = z3.Bool(primed) if max(values) <= 1 else z3.BitVec(primed, 8)
+        return self.made[name]
 
     def domain(self) -> Iterator[Any]:
         """Yield what makes a value one that the variable can have."""
@@ -145,8 +148,12 @@ def _array(terms: Sequence[Any]) -> Any:
     return (z3.Ast * len(terms))(*(term.ast for term in terms))
 
 
+_ZERO: Final = z3.BitVecVal(0, 8)
+_ONE: Final = z3.BitVecVal(1, 8)
+
+
 def _vector(term: Any) -> Any:
-    return z3.If(term, z3.BitVecVal(1, 8), z3.BitVecVal(0, 8)) if z3.is_bool(term) else term
+    return z3.If(term, _ONE, _ZERO) if z3.is_bool(term) else term
 
 
 class _Proof:
