@@ -107,6 +107,8 @@ def test_a_users_policy_joins_the_shipped_ones(tmp_path: pathlib.Path) -> None:
         ('[a]\nbase = "linux-6.18"\ngates = { "CET" = "X" }\n', "'CET' must name one component"),
         ('[a]\nbase = "linux-6.18"\ngates = { AVX = ["y"] }\n', r"gates.AVX must be text, not \['y'\]"),
         ('[a]\nbase = "linux-6.18"\nforced = { AVX = 1 }\n', "forced.AVX must be a list of flags, not 1"),
+        ('[a]\nbase = "linux-6.18"\ngates = { AVX = "AVXX" }\n', "policy a names 'AVXX', which is no CPU flag"),
+        ('[a]\nbase = "linux-6.18"\nforced = { AVX = ["shstk"] }\n', "policy a names 'shstk', which is no CPU flag"),
         ('[a]\nbase = "linux-6.18"\nforced = { AVX = "SHSTK" }\n', "forced.AVX must be a list of flags"),
         ("[linux-6.18]\ntitle = 'mine'\n", r'a name with a dot needs quotes: \["linux-6.18"\]'),
         ("a = 1\n", "a must be a table"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fpstate import toml
+from fpstate.cpu.flags import FLAGS
 from fpstate.errors import UnreadableInput, UsageError
 from fpstate.xfeatures import CATALOGUE, Catalogue, Xfeature, bits
 
@@ -267,6 +268,7 @@ def _build(key: str, rows: Mapping[str, Mapping[str, Any]], catalogue: Catalogue
         forced={_bit(c, catalogue, where): tuple(flags) for c, flags in merged.get("forced", {}).items()},
     )
     _check(policy, where)
+    _check_flags(policy, catalogue, where)
     return _with_roles(policy, catalogue)
 
 
@@ -338,6 +340,17 @@ def _bit(name: str, catalogue: Catalogue, where: str) -> int:
         return catalogue.parse_bit(name)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _check_flags(policy: Policy, catalogue: Catalogue, where: str) -> None:
+    """Refuse a flag that no CPU can have: its component would never be there."""
+    known = FLAGS.keys() | {row.flag for row in catalogue}
+    named = {*policy.gates.values(), *(flag for flags in policy.forced.values() for flag in flags)}
+    for flag in sorted(name for name in named if name is not None and name not in known):
+        raise UsageError(
+            f"{where}: policy {policy.name} names {flag!r}, which is no CPU flag",
+            cure='write it as Linux does without X86_FEATURE_, such as "SHSTK"; "" is no gate',
+        )
 
 
 def _check(policy: Policy, where: str) -> None:
