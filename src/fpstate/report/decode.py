@@ -15,7 +15,7 @@ from fpstate.sources.capture import Damage
 from fpstate.sources.decoded import Decoded, Finding
 from fpstate.sources.placement import Placed
 
-__all__ = ["document", "groups", "json_text", "text"]
+__all__ = ["document", "finding_lines", "groups", "json_text", "text"]
 
 _SCREEN: Final = 24
 """Lines of registers that one thread's text has at most, unless everything is wanted."""
@@ -102,7 +102,7 @@ def text(decoded: Decoded, threads: Sequence[Placed], *, everything: bool = Fals
         parts.append("\n\n".join(filter(None, state)))
     parts += [f"note: {note}" for note in capture.notes]
     if decoded.findings:
-        parts.append("\n".join(_finding_lines(decoded.findings)))
+        parts.append("\n".join(finding_lines(decoded.findings)))
     return "\n\n".join(parts)
 
 
@@ -176,7 +176,8 @@ def _registers(placed: Placed, *, everything: bool) -> str:
     return "\n".join(rows) or "every register has its initial value"
 
 
-def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return one line for each of *findings*: rule, byte of the source, what is wrong, and the cure."""
     return [_sentence(damage) for _, damage in findings]
 
 
