@@ -6,7 +6,7 @@ import argparse
 
 from fpstate.cli.source import add_output, add_source, load
 from fpstate.cli.streams import put
-from fpstate.cli.views import add_views, view
+from fpstate.cli.views import add_views, check_views, view
 from fpstate.errors import UsageError
 from fpstate.report import decode as report
 from fpstate.sources.decoded import decode
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     named = args.file is not None or args.cpu is not None or args.host
     if args.source == "-" and args.file == "-":
         raise UsageError("standard input can be SOURCE or the CPU's FILE, not both")
+    check_views(args)
     cpu = load(args) if named else None
     found = decode(args.source, cpu=cpu, strict=args.strict)
     if args.thread is not None:

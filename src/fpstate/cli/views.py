@@ -13,7 +13,7 @@ from fpstate.sources.decoded import Decoded, decode
 from fpstate.sources.placement import Placed
 from fpstate.xfeatures import CATALOGUE
 
-__all__ = ["add_views", "view"]
+__all__ = ["add_views", "check_views", "view"]
 
 
 def add_views(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,17 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--diff-cpu", metavar="NAME", help="the CPU that made OTHER: a name, a file, or host")
 
 
+def check_views(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together: before anything is read."""
+    for option, needs in (("policy", "explain"), ("diff_cpu", "diff")):
+        if getattr(args, option) is not None and not getattr(args, needs):
+            raise UsageError(f"--{option.replace('_', '-')} goes with --{needs}")
+    if args.explain and args.diff is not None:
+        raise UsageError("--explain and --diff are two views: ask for one")
+    if args.diff == "-" and "-" in {args.source, args.file}:
+        raise UsageError("standard input can be one of SOURCE, OTHER and the CPU's FILE, not two")
+
+
 def view(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed], cpu: Cpu | None) -> int | None:
     """Print the view that *args* ask for and return the exit status; None if they ask for none.
 
@@ -37,11 +48,6 @@ def view(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed], cp
         threads: those of its threads that are meant.
         cpu: the CPU that was named; None if none was.
     """
-    for option, needs in (("policy", "explain"), ("diff_cpu", "diff")):
-        if getattr(args, option) is not None and not getattr(args, needs):
-            raise UsageError(f"--{option.replace('_', '-')} goes with --{needs}")
-    if args.explain and args.diff is not None:
-        raise UsageError("--explain and --diff are two views: ask for one")
     if args.diff is not None:
         return _diff(args, found, cpu)
     return _explain(args, found, threads) if args.explain else None
@@ -64,8 +70,6 @@ def _diff(args: argparse.Namespace, found: Decoded, cpu: Cpu | None) -> int:
     from fpstate.report import differences as report  # noqa: PLC0415  decode starts fast without
     from fpstate.sources.differences import compare  # noqa: PLC0415  likewise
 
-    if args.diff == "-" and "-" in (args.source, args.file):
-        raise UsageError("standard input can be one of SOURCE, OTHER and the CPU's FILE, not two")
     if args.diff_cpu is not None:
         cpu = cpus.named_or_file(args.diff_cpu, CATALOGUE if cpu is None else cpu.catalogue)
     other = decode(args.diff, cpu=cpu, strict=args.strict)

@@ -25,6 +25,8 @@ from fpstate.xfeatures import AVX, AVX512, COMPACTED, LEGACY, MPX, SSE, XTILE
 __all__ = ["Answer", "Hearing", "hear"]
 
 _KVM: Final = "KVM_SET_XSAVE"
+_FRAME: Final = "signal frame"
+"""How the names of threads begin whose image is one."""
 _MAGIC1: Final = FP_XSTATE_MAGIC1.to_bytes(4, "little")
 _GROUPS: Final = ((MPX, MPX), (AVX512, AVX512 | AVX | SSE), (XTILE, XTILE), (AVX, AVX | SSE))
 """Components that XCR0 has only together: of one of the first, all of the second."""
@@ -72,21 +74,23 @@ def hear(placed: Placed, policy: Policy) -> Hearing:
     """
     if placed.format in {"none", "fsave"}:
         return Hearing(None, policy, 0, ())
+    image = bytes(placed.thread.image[:_LARGEST])
+    answers = [_instruction(placed, name, image) for name in _instructions(placed)]
     xsave = placed.thread.form == "xsave"
-    names = _instructions(placed)
+    framed = placed.thread.name.startswith(_FRAME)
+    p, features = None, 0
     try:
         p = _machine(placed)
         features = _features(p, policy, placed.xstate_bv or 0)
     except FpstateError as refusal:
-        readers = (*names, *(("PTRACE_SETREGSET", _KVM, "rt_sigreturn") if xsave else ()))
-        return Hearing(None, policy, 0, tuple(Answer(name.upper(), refusal=refusal) for name in readers))
-    image = bytes(placed.thread.image[:_LARGEST])
+        readers = (*(("PTRACE_SETREGSET", _KVM) if xsave else ()), *(("rt_sigreturn",) if xsave or framed else ()))
+        answers += [Answer(name, refusal=refusal) for name in readers]
+        return Hearing(p, policy, features, tuple(answers))
     kernel = _Kernel(p, policy, features)
-    answers = [_instruction(placed, name, image) for name in names]
     if xsave:
         answers.append(_ask(kernel, "PTRACE_SETREGSET", "ptrace", image))
         answers += _kvm(kernel, image)
-    if xsave or placed.thread.name.startswith("signal frame"):
+    if xsave or framed:
         answers.append(_sigreturn(placed, kernel, image))
     return Hearing(p, policy, features, tuple(answers))
 
@@ -184,6 +188,6 @@ def _sigreturn(placed: Placed, kernel: _Kernel, image: bytes) -> Answer:
     if thread.abi == "i386":
         text = "the frame of a 32-bit task has FSAVE's 112 bytes before the image"
         return Answer(reader, refusal=CannotTell(text, cure="give the frame itself"))
-    if thread.name.startswith("signal frame") and image[SOFTWARE : SOFTWARE + 4] == _MAGIC1:
+    if thread.name.startswith(_FRAME) and image[SOFTWARE : SOFTWARE + 4] == _MAGIC1:
         image += FP_XSTATE_MAGIC2.to_bytes(MAGIC2_SIZE, "little")
     return _ask(kernel, reader, "sigreturn", image)
