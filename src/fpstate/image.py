@@ -435,6 +435,16 @@ class Difference(NamedTuple):
     a: bytes
     b: bytes
 
+    @property
+    def components(self) -> int:
+        """The components in whose bytes it differs: of ZMM3 maybe the upper half of YMM3 alone."""
+        mask = start = 0
+        for part in self.register.parts:
+            end = start + part.size
+            mask |= (self.a[start:end] != self.b[start:end]) << part.bit
+            start = end
+        return mask
+
 
 def register_differences(a: Image, b: Image, *, within: int | None = None) -> list[Difference]:
     """Return the registers in which two images, of any format and CPU, differ in meaning, each byte once.

@@ -106,7 +106,7 @@ def test_a_difference_is_one_and_says_thread_register_and_place(capsys: pytest.C
     status, out, _ = run("a.core --diff b.core", capsys)
     assert status == 1
     assert "A a.core: elf-core, 2 threads\nB b.core: elf-core, 2 threads\n\nthread 2\n" in out
-    assert "zmm3      SSE        byte 32: 202122232425262728292a2b2c2d2e2f...  byte 32: 2021222324252627ff" in out
+    assert "zmm3      ZMM_Hi256  byte 32: 202122232425262728292a2b2c2d2e2f...  byte 32: 2021222324252627ff" in out
     assert out.endswith("the same state: thread 1\n")
 
 

@@ -15,7 +15,7 @@ from fpstate.sources.capture import Damage
 from fpstate.sources.decoded import Decoded, Finding
 from fpstate.sources.placement import Placed
 
-__all__ = ["document", "finding_lines", "groups", "json_text", "text"]
+__all__ = ["document", "finding_document", "finding_lines", "groups", "json_text", "text"]
 
 _SCREEN: Final = 24
 """Lines of registers that one thread's text has at most, unless everything is wanted."""
@@ -34,7 +34,7 @@ def document(decoded: Decoded, threads: Sequence[Placed]) -> Document:
         "source": capture.source,
         "kind": capture.kind,
         "threads": [_thread(placed) for placed in threads],
-        "findings": [_finding(finding) for finding in decoded.findings],
+        "findings": [finding_document(finding) for finding in decoded.findings],
         "notes": list(capture.notes),
     }
 
@@ -62,7 +62,8 @@ def _mask(value: int | None) -> str | None:
     return None if value is None else hexmask(value)
 
 
-def _finding(finding: Finding) -> Document:
+def finding_document(finding: Finding) -> Document:
+    """Return what is wrong, where, and in which threads."""
     tids, damage = finding
     return {"rule": damage.rule, "text": damage.text, "offset": damage.offset, "cure": damage.cure, "tids": list(tids)}
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from fpstate.image import Difference, Image
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import table
-from fpstate.xfeatures import bits
 
 __all__ = ["document", "fields", "listed", "text"]
 
@@ -30,10 +29,10 @@ def _header(image: Image) -> Document:
 
 
 def _components(found: Sequence[Difference]) -> str:
-    """Return the mask of the components that the registers lie in."""
+    """Return the mask of the components in whose bytes registers differ."""
     mask = 0
     for difference in found:
-        mask |= difference.register.components
+        mask |= difference.components
     return hexmask(mask)
 
 
@@ -46,8 +45,8 @@ def text(a: Image, b: Image, found: Sequence[Difference]) -> str:
 
 def listed(a: Image, found: Sequence[Difference]) -> str:
     """Return the table of *found*; *a* tells the components' names."""
-    names = a.caps.cpu.catalogue.name
-    rows = [[d.register.name, names(next(bits(d.register.components))), *_values(d)] for d in found]
+    names = a.caps.cpu.catalogue.names
+    rows = [[d.register.name, names(d.components), *_values(d)] for d in found]
     return table(("register", "component", "A", "B"), rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fpstate.report import SCHEMA, Document, hexmask
-from fpstate.report.decode import finding_lines
+from fpstate.report.decode import finding_document, finding_lines
 from fpstate.report.diff import fields, listed
 from fpstate.report.tables import bold
 from fpstate.sources.decoded import Decoded
@@ -32,7 +32,7 @@ def document(compared: Compared) -> Document:
 
 
 def _source(decoded: Decoded) -> Document:
-    findings = [{"rule": f.damage.rule, "text": f.damage.text, "offset": f.damage.offset} for f in decoded.findings]
+    findings = [finding_document(finding) for finding in decoded.findings]
     return {"source": decoded.capture.source, "kind": decoded.capture.kind, "findings": findings}
 
 

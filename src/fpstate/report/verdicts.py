@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fpstate.isa import Rule
 from fpstate.report import SCHEMA, Document, hexmask
-from fpstate.report.decode import finding_lines
+from fpstate.report.decode import finding_document, finding_lines
 from fpstate.report.explain import broken, fault_text
 from fpstate.report.tables import bold, table, warn, wrapped
 from fpstate.sources.decoded import Decoded
@@ -56,6 +56,7 @@ def document(decoded: Decoded, heard: Iterable[Heard]) -> Document:
         "source": decoded.capture.source,
         "kind": decoded.capture.kind,
         "threads": [_thread(placed, hearing) for placed, hearing in heard],
+        "findings": [finding_document(finding) for finding in decoded.findings],
     }
 
 

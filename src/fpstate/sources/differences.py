@@ -64,12 +64,8 @@ class ThreadDifference:
     def differing(self) -> int:
         """The components that the registers which differ lie in, down to the byte."""
         mask = 0
-        for register, a, b in self.registers:
-            start = 0
-            for part in register.parts:
-                if a[start : start + part.size] != b[start : start + part.size]:
-                    mask |= 1 << part.bit
-                start += part.size
+        for difference in self.registers:
+            mask |= difference.components
         return mask
 
 
