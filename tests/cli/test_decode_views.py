@@ -57,6 +57,7 @@ def test_a_refusal_by_one_reader_is_no_finding(capsys: pytest.CaptureFixture[str
     status, out, _ = run("a.core --explain", capsys)
     assert status == 0
     assert "XRSTORS64              #GP(0)    xcomp-bv-format    527  XCOMP_BV[63] is 0\n" in out
+    assert out.startswith("a.core: elf-core, 2 threads (all of them: --all-threads)\n\nthread 1\n")
     assert "PTRACE_SETREGSET       accepted                          under linux-6.18\n" in out
     assert "  xcomp-bv-format: XCOMP_BV[63] must be 1 for XRSTORS; set XCOMP_BV" in out
 

@@ -98,6 +98,13 @@ def test_of_an_unknown_cpu_a_compacted_image_s_size_in_standard_format_cannot_be
     image = convert(read(STATE, ZEN4), "compacted")
     found = rules(Thread(None, memoryview(image)))
     assert (found["XRSTORS64"], found["PTRACE_SETREGSET"]) == ("", "cannot tell")
+    assert hear(Placer().place(Thread(None, memoryview(image))), LINUX).features is None
+
+
+def test_supervisor_components_are_xrstors_s_alone() -> None:
+    image = encode(ZEN4, {"pl0_ssp": (0x1000).to_bytes(8, "little")}, "compacted")
+    found = rules(Thread(None, memoryview(image)), Placer(ZEN4))
+    assert (found["XRSTORS64"], found["XRSTOR64"]) == ("", "xcomp-bv")
 
 
 def test_a_task_that_uses_amx_had_the_permission() -> None:

@@ -11,7 +11,7 @@ from fpstate.cpu.model import Cpu
 from fpstate.errors import UsageError
 from fpstate.sources.decoded import Decoded, decode
 from fpstate.sources.placement import Placed
-from fpstate.xfeatures import CATALOGUE
+from fpstate.xfeatures import CATALOGUE, Catalogue
 
 __all__ = ["add_views", "check_views", "view"]
 
@@ -50,16 +50,16 @@ def view(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed], cp
     """
     if args.diff is not None:
         return _diff(args, found, cpu)
-    return _explain(args, found, threads) if args.explain else None
+    return _explain(args, found, threads, CATALOGUE if cpu is None else cpu.catalogue) if args.explain else None
 
 
-def _explain(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed]) -> int:
+def _explain(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed], catalogue: Catalogue) -> int:
     """Print the answers; what a reader says is no finding about the source, so only decode's own make it 1."""
     from fpstate.linux import policy as policies  # noqa: PLC0415  decode starts fast without
     from fpstate.report import verdicts as report  # noqa: PLC0415  likewise
     from fpstate.sources.verdicts import hear  # noqa: PLC0415  likewise
 
-    policy = policies.find(args.policy or policies.DEFAULT, policies.table(None))
+    policy = policies.find(args.policy or policies.DEFAULT, policies.table(None, catalogue))
     heard = [(placed, hear(placed, policy)) for placed in threads]
     emit(args, report.document(found, heard), report.text(found, heard))
     return 1 if found.findings else 0

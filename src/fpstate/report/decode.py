@@ -15,7 +15,7 @@ from fpstate.sources.capture import Damage
 from fpstate.sources.decoded import Decoded, Finding
 from fpstate.sources.placement import Placed
 
-__all__ = ["document", "finding_document", "finding_lines", "groups", "json_text", "text"]
+__all__ = ["document", "finding_document", "finding_lines", "groups", "json_text", "text", "title"]
 
 _SCREEN: Final = 24
 """Lines of registers that one thread's text has at most, unless everything is wanted."""
@@ -97,7 +97,7 @@ def _line(item: Document, dumps: Callable[[Any], str]) -> str:
 def text(decoded: Decoded, threads: Sequence[Placed], *, everything: bool = False) -> str:
     """Return the state of *threads*, those with the same state once, and what is wrong with the source."""
     capture = decoded.capture
-    parts = [_title(decoded, threads)]
+    parts = [title(decoded, threads)]
     for group in groups(threads):
         state = (*_head(group, everything=everything), _registers(group[0], everything=everything))
         parts.append("\n\n".join(filter(None, state)))
@@ -117,7 +117,8 @@ def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
     return list(found.values())
 
 
-def _title(decoded: Decoded, threads: Sequence[Placed]) -> str:
+def title(decoded: Decoded, threads: Sequence[Placed]) -> str:
+    """Return what the source is, and how many threads it has beside *threads*, those that are shown."""
     capture, count = decoded.capture, len(decoded.capture.threads)
     many = f"{count} thread{'' if count == 1 else 's'}"
     more = "" if len(threads) == count else " (all of them: --all-threads)"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fpstate.isa import Rule
 from fpstate.report import SCHEMA, Document, hexmask
-from fpstate.report.decode import finding_document, finding_lines
+from fpstate.report.decode import finding_document, finding_lines, title
 from fpstate.report.explain import broken, fault_text
 from fpstate.report.tables import bold, table, warn, wrapped
 from fpstate.sources.decoded import Decoded
@@ -69,7 +69,7 @@ def _thread(placed: Placed, hearing: Hearing) -> Document:
         "xcr0": None if p is None else hexmask(p.xcr0),
         "xss": None if p is None else hexmask(p.xss),
         "policy": hearing.policy.name,
-        "features": None if p is None else hexmask(hearing.features),
+        "features": None if hearing.features is None else hexmask(hearing.features),
         "readers": [_reader(answer, hearing) for answer in hearing.answers],
     }
 
@@ -91,7 +91,7 @@ def text(decoded: Decoded, heard: Sequence[Heard]) -> str:
     groups: dict[str, list[Placed]] = {}
     for placed, hearing in heard:
         groups.setdefault(_answers(placed, hearing), []).append(placed)
-    parts = [f"{decoded.capture.source}: {decoded.capture.kind}"]
+    parts = [title(decoded, [placed for placed, _ in heard])]
     parts += [f"{bold(_whose(threads))}\n{answers}" for answers, threads in groups.items()]
     if decoded.findings:
         parts.append("\n".join(finding_lines(decoded.findings)))
@@ -129,5 +129,7 @@ def _asked(placed: Placed, hearing: Hearing) -> str:
     size = f"{placed.format}, {len(placed.thread.image)} bytes"
     if p is None:
         return size
-    names = p.cpu.catalogue.names(hearing.features)
-    return f"{size}; XCR0 {p.xcr0:#x}, {hearing.policy.name}, user features {hearing.features:#x} {names}"
+    asked = f"{size}; XCR0 {p.xcr0:#x}, {hearing.policy.name}"
+    if hearing.features is None:
+        return asked
+    return f"{asked}, user features {hearing.features:#x} {p.cpu.catalogue.names(hearing.features)}"

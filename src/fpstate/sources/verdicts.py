@@ -56,13 +56,14 @@ class Hearing(NamedTuple):
     Attributes:
         processor: CPU, XCR0 and IA32_XSS; None if the source does not tell enough of them.
         policy: the kernel.
-        features: the user features of the task or vCPU: the default ones, and with permission where the image needs it.
+        features: the user features of the task or vCPU: the default ones, and with permission where the image needs it;
+            None if they cannot be told.
         answers: one a reader.
     """
 
     processor: Processor | None
     policy: Policy
-    features: int
+    features: int | None
     answers: tuple[Answer, ...]
 
 
@@ -73,19 +74,19 @@ def hear(placed: Placed, policy: Policy) -> Hearing:
     same image with zeros behind it.
     """
     if placed.format in {"none", "fsave"}:
-        return Hearing(None, policy, 0, ())
+        return Hearing(None, policy, None, ())
     image = bytes(placed.thread.image[:_LARGEST])
     answers = [_instruction(placed, name, image) for name in _instructions(placed)]
     xsave = placed.thread.form == "xsave"
     framed = placed.thread.name.startswith(_FRAME)
-    p, features = None, 0
+    p = None
     try:
         p = _machine(placed)
         features = _features(p, policy, placed.xstate_bv or 0)
     except FpstateError as refusal:
         readers = (*(("PTRACE_SETREGSET", _KVM) if xsave else ()), *(("rt_sigreturn",) if xsave or framed else ()))
         answers += [Answer(name, refusal=refusal) for name in readers]
-        return Hearing(p, policy, features, tuple(answers))
+        return Hearing(p, policy, None, tuple(answers))
     kernel = _Kernel(p, policy, features)
     if xsave:
         answers.append(_ask(kernel, "PTRACE_SETREGSET", "ptrace", image))
