@@ -30,7 +30,7 @@ DATE = "2026-11-23"
 """Date of the pages: raised with a release, so that they come out the same on every day and machine."""
 
 SEE_ALSO = ("fpstate", *(f"fpstate-{verb}" for verb in cli.VERBS), "cpuid", "gdb", "trace-cmd")
-FILES = {"file", "policies", "components", "base", "source"}
+FILES = {"file", "policies", "components", "base", "source", "diff"}
 """Arguments that take a file's name."""
 EXIT_STATUS = [
     ("0", "yes: consistent, agrees, done"),

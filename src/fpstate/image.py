@@ -435,14 +435,31 @@ class Difference(NamedTuple):
     a: bytes
     b: bytes
 
+    @property
+    def components(self) -> int:
+        """The components in whose bytes it differs: of ZMM3 maybe the upper half of YMM3 alone."""
+        mask = start = 0
+        for part in self.register.parts:
+            end = start + part.size
+            mask |= (self.a[start:end] != self.b[start:end]) << part.bit
+            start = end
+        return mask
 
-def register_differences(a: Image, b: Image) -> list[Difference]:
+
+def register_differences(a: Image, b: Image, *, within: int | None = None) -> list[Difference]:
     """Return the registers in which two images, of any format and CPU, differ in meaning, each byte once.
 
     A register that lies in a component which one image has no place for is in its initial configuration there.
+
+    Args:
+        a: an image.
+        b: the other.
+        within: the components that are compared; None: all that either has a place for.
     """
     found = []
-    for register in registers(a.components | b.components, {**b.caps.sizes, **a.caps.sizes}):
+    both = a.components | b.components
+    compared = both if within is None else both & within
+    for register in registers(compared, {**b.caps.sizes, **a.caps.sizes}):
         values = a.register(register), b.register(register)
         if values[0] != values[1]:
             found.append(Difference(register, *values))

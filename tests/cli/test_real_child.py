@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import elfcores as cores
 from fpstate import cli
 
 pytestmark = pytest.mark.host
@@ -121,3 +123,33 @@ def test_the_kernel_refuses_what_explain_says_that_it_refuses(child: Child, at: 
     pathlib.Path("bad.img").write_bytes(data)
     assert child.write(bytes(data)) == 22  # EINVAL
     assert _run("explain bad.img --op ptrace --host") == 1
+
+
+@pytest.mark.parametrize(("at", "value"), [(0, 0), (560, 1), (527, 0x80), (27, 0x80)], ids=lambda value: f"{value:#x}")
+def test_the_kernel_answers_as_decode_explains_of_a_core(
+    child: Child, at: int, value: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(pathlib.Path("real.img").read_bytes())
+    data[512] |= 3
+    data[at] |= value
+    pathlib.Path("made.core").write_bytes(cores.core([cores.thread(child.pid, bytes(data))]))
+    capsys.readouterr()
+    _run("decode made.core --explain --host --json")
+    (thread,) = json.loads(capsys.readouterr().out)["threads"]
+    outcomes = {reader["reader"]: reader["outcome"] for reader in thread["readers"]}
+    assert outcomes["PTRACE_SETREGSET"] == ("refused" if child.write(bytes(data)) else "accepted")
+
+
+def test_what_was_written_to_a_task_is_what_decode_finds_different(
+    child: Child, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = "encode --host --image real.img --set xmm9=" + "ab" * 16 + " --set mxcsr=0x9fc0 -o new.img"
+    assert _run(new) == 0
+    assert child.write(pathlib.Path("new.img").read_bytes()) == 0
+    for name, image in (("before.core", pathlib.Path("real.img").read_bytes()), ("after.core", child.read())):
+        pathlib.Path(name).write_bytes(cores.core([cores.thread(child.pid, image)]))
+    capsys.readouterr()
+    assert _run("decode before.core --diff after.core --host --json") == 1
+    (thread,) = json.loads(capsys.readouterr().out)["threads"]
+    assert {name[-1] for name in thread["registers"] if name != "mxcsr"} == {"9"}
+    assert "mxcsr" in thread["registers"]

@@ -260,6 +260,19 @@ def test_a_truncated_image_is_placed_by_the_size_that_it_had() -> None:
     assert [d.rule for d in placed.damage] == ["image.truncated"]
 
 
+def test_behind_a_component_that_the_cpu_has_not_nothing_of_a_compacted_image_has_a_place() -> None:
+    values = {"k1": bytes(range(8)), "pkru": b"\1\2\3\4", "ymm3": bytes(range(32))}
+    data = fpstate.encode_image(fpstate.cpu_by_name("ice-lake"), values, "compacted", components=0x2E7)
+    placed = Placer(fpstate.cpu_by_name("zen3")).place(Thread(7, memoryview(data)))  # it has PKRU and no opmask
+    assert shown(placed)["ymm3"] == values["ymm3"].hex()
+    assert "pkru" not in shown(placed)
+    assert [(found.rule, found.text.partition(",")[0]) for found in placed.damage] == [
+        ("header.xcomp-bv", "thread 7"),
+        ("layout.no-place", "XSTATE_BV has component 5 (opmask)"),
+        ("layout.no-place", "XSTATE_BV has component 9 (PKRU)"),
+    ]
+
+
 def test_a_truncated_compacted_image_keeps_the_places_before_the_cut() -> None:
     data = fpstate.encode_image(fpstate.cpu_by_name("zen4"), VALUES, "compacted")
     placed = place(thread(data[:-100], enabled=None))

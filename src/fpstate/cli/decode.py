@@ -6,6 +6,7 @@ import argparse
 
 from fpstate.cli.source import add_output, add_source, load
 from fpstate.cli.streams import put
+from fpstate.cli.views import add_views, check_views, view
 from fpstate.errors import UsageError
 from fpstate.report import decode as report
 from fpstate.sources.decoded import decode
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--thread", metavar="TID", type=_tid, help="only this thread")
     which.add_argument("--all-threads", action="store_true", help="every thread; those with the same state once")
     parser.add_argument("-v", "--verbose", action="store_true", help="initial registers and absent components as well")
+    add_views(parser)
     add_source(parser, default="what SOURCE tells, else deduced,")
     add_output(parser)
 
@@ -38,11 +40,16 @@ def run(args: argparse.Namespace) -> int:
     named = args.file is not None or args.cpu is not None or args.host
     if args.source == "-" and args.file == "-":
         raise UsageError("standard input can be SOURCE or the CPU's FILE, not both")
-    found = decode(args.source, cpu=load(args) if named else None, strict=args.strict)
+    check_views(args)
+    cpu = load(args) if named else None
+    found = decode(args.source, cpu=cpu, strict=args.strict)
     if args.thread is not None:
         threads = [found.thread(args.thread)]
     else:
         threads = list(found.threads if args.json or args.all_threads else found.threads[:1])
+    status = view(args, found, threads, cpu)
+    if status is not None:
+        return status
     if args.json:
         put(report.json_text(report.document(found, threads)))
     else:

@@ -15,7 +15,7 @@ from fpstate.sources.capture import Damage
 from fpstate.sources.decoded import Decoded, Finding
 from fpstate.sources.placement import Placed
 
-__all__ = ["document", "groups", "json_text", "text"]
+__all__ = ["document", "finding_document", "finding_lines", "groups", "json_text", "text", "title"]
 
 _SCREEN: Final = 24
 """Lines of registers that one thread's text has at most, unless everything is wanted."""
@@ -34,7 +34,7 @@ def document(decoded: Decoded, threads: Sequence[Placed]) -> Document:
         "source": capture.source,
         "kind": capture.kind,
         "threads": [_thread(placed) for placed in threads],
-        "findings": [_finding(finding) for finding in decoded.findings],
+        "findings": [finding_document(finding) for finding in decoded.findings],
         "notes": list(capture.notes),
     }
 
@@ -62,7 +62,8 @@ def _mask(value: int | None) -> str | None:
     return None if value is None else hexmask(value)
 
 
-def _finding(finding: Finding) -> Document:
+def finding_document(finding: Finding) -> Document:
+    """Return what is wrong, where, and in which threads."""
     tids, damage = finding
     return {"rule": damage.rule, "text": damage.text, "offset": damage.offset, "cure": damage.cure, "tids": list(tids)}
 
@@ -96,13 +97,13 @@ def _line(item: Document, dumps: Callable[[Any], str]) -> str:
 def text(decoded: Decoded, threads: Sequence[Placed], *, everything: bool = False) -> str:
     """Return the state of *threads*, those with the same state once, and what is wrong with the source."""
     capture = decoded.capture
-    parts = [_title(decoded, threads)]
+    parts = [title(decoded, threads)]
     for group in groups(threads):
         state = (*_head(group, everything=everything), _registers(group[0], everything=everything))
         parts.append("\n\n".join(filter(None, state)))
     parts += [f"note: {note}" for note in capture.notes]
     if decoded.findings:
-        parts.append("\n".join(_finding_lines(decoded.findings)))
+        parts.append("\n".join(finding_lines(decoded.findings)))
     return "\n\n".join(parts)
 
 
@@ -116,7 +117,8 @@ def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
     return list(found.values())
 
 
-def _title(decoded: Decoded, threads: Sequence[Placed]) -> str:
+def title(decoded: Decoded, threads: Sequence[Placed]) -> str:
+    """Return what the source is, and how many threads it has beside *threads*, those that are shown."""
     capture, count = decoded.capture, len(decoded.capture.threads)
     many = f"{count} thread{'' if count == 1 else 's'}"
     more = "" if len(threads) == count else " (all of them: --all-threads)"
@@ -176,7 +178,8 @@ def _registers(placed: Placed, *, everything: bool) -> str:
     return "\n".join(rows) or "every register has its initial value"
 
 
-def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return one line for each of *findings*: rule, byte of the source, what is wrong, and the cure."""
     return [_sentence(damage) for _, damage in findings]
 
 

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from fpstate.image import Difference, Image
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import table
-from fpstate.xfeatures import bits
 
-__all__ = ["document", "text"]
+__all__ = ["document", "fields", "listed", "text"]
 
 
 def document(a: Image, b: Image, found: Sequence[Difference]) -> Document:
     """Return every register that differs, with both values."""
+    return {"schema": SCHEMA, "a": _header(a), "b": _header(b), "same": not found, **fields(found)}
+
+
+def fields(found: Sequence[Difference]) -> Document:
+    """Return the components that differ, and each register with both values."""
     return {
-        "schema": SCHEMA,
-        "a": _header(a),
-        "b": _header(b),
-        "same": not found,
         "components": _components(found),
         "registers": {d.register.name: {"a": d.register.format(d.a), "b": d.register.format(d.b)} for d in found},
     }
@@ -29,10 +29,10 @@ def _header(image: Image) -> Document:
 
 
 def _components(found: Sequence[Difference]) -> str:
-    """Return the mask of the components that the registers lie in."""
+    """Return the mask of the components in whose bytes registers differ."""
     mask = 0
     for difference in found:
-        mask |= difference.register.components
+        mask |= difference.components
     return hexmask(mask)
 
 
@@ -40,8 +40,13 @@ def text(a: Image, b: Image, found: Sequence[Difference]) -> str:
     """Return a table of the registers that differ; long values show where they do."""
     if not found:
         return f"the same state; XSTATE_BV {a.xstate_bv:#x} and {b.xstate_bv:#x}"
-    names = a.caps.cpu.catalogue.name
-    rows = [[d.register.name, names(next(bits(d.register.components))), *_values(d)] for d in found]
+    return listed(a, found)
+
+
+def listed(a: Image, found: Sequence[Difference]) -> str:
+    """Return the table of *found*; *a* tells the components' names."""
+    names = a.caps.cpu.catalogue.names
+    rows = [[d.register.name, names(d.components), *_values(d)] for d in found]
     return table(("register", "component", "A", "B"), rows)
 
 

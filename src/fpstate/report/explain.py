@@ -11,7 +11,7 @@ from fpstate.linux.policy import Policy
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import bold, table, warn
 
-__all__ = ["document", "finding_document", "finding_text", "text"]
+__all__ = ["broken", "document", "fault_text", "finding_document", "finding_text", "text"]
 
 
 def document(verdict: Verdict) -> Document:
@@ -48,7 +48,7 @@ def _fault(fault: Fault, p: Processor) -> Document:
     return {
         "vector": fault.vector,
         "error_code": fault.error_code,
-        **_broken(fault.rule, fault.detail, fault.bit, fault.offset),
+        **broken(fault.rule, fault.detail, fault.bit, fault.offset),
         "component": _component(fault, p),
     }
 
@@ -60,7 +60,8 @@ def _component(fault: Fault, p: Processor) -> str | None:
     return p.cpu.catalogue.name(fault.bit) if fault.bit < 63 else None
 
 
-def _broken(rule: Rule, detail: str, bit: int | None, offset: int | None) -> Document:
+def broken(rule: Rule, detail: str, bit: int | None, offset: int | None) -> Document:
+    """Return a rule, what was found, and where: *bit* of a field, *offset* bytes from the start of the image."""
     return {
         "rule": rule.id,
         "text": rule.text,
@@ -81,11 +82,16 @@ def text(verdict: Verdict) -> str:
         rows = [["loads", names(verdict.loaded)], ["initialises", names(verdict.initialised)]]
         return f"{head}\nruns\n{_indented(rows)}"
     fault = verdict.fault
+    vector, detail = fault_text(fault, p)
+    return f"{head}\n{warn(f'faults: {vector}')}\n{_indented(_rows(fault.rule, detail, fault.bit, fault.offset))}"
+
+
+def fault_text(fault: Fault, p: Processor) -> tuple[str, str]:
+    """Return the vector with its error code, and what was found, with the component that a bit stands for."""
     code = "" if fault.error_code is None else f"({fault.error_code})"
     component = _component(fault, p)
     detail = fault.detail + (f" ({component})" if component and component not in fault.detail else "")
-    title = warn(f"faults: {fault.vector}{code}")
-    return f"{head}\n{title}\n{_indented(_rows(fault.rule, detail, fault.bit, fault.offset))}"
+    return f"{fault.vector}{code}", detail
 
 
 def _rows(rule: Rule, detail: str, bit: int | None, offset: int | None) -> list[list[str]]:
@@ -133,7 +139,7 @@ def finding_document(question: Question, finding: Finding | None) -> Document:
         "xcomp_bv": hexmask(xcomp_bv),
         "outcome": "accepted" if finding is None else "fx-only" if finding.effect == "fx-only" else "refused",
         "effect": None if finding is None else finding.effect,
-        "finding": None if finding is None else _broken(finding.rule, finding.detail, finding.bit, finding.offset),
+        "finding": None if finding is None else broken(finding.rule, finding.detail, finding.bit, finding.offset),
     }
 
 

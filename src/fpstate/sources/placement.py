@@ -52,6 +52,7 @@ _ALL: Final = (1 << 63) - 1
 _X87_END, _XMM_END = 160, 416
 """Where the x87 and XMM registers of the legacy region end."""
 _FSAVE_SIZE: Final = 108
+_EVERY: Final = "every known CPU"
 _AVX: Final = 2
 """The bit of AVX, which all CPUs have in one place."""
 _HALVES: Final = frozenset(f"{kind}{i}h" for kind in ("ymm", "zmm") for i in range(16))
@@ -90,6 +91,8 @@ class Layout:
             return "places fixed by the architecture"
         if not self.candidates:
             return "places not known: no CPU of the built-in table fits"
+        if self.candidates == (_EVERY,):
+            return "places deduced: the same on every known CPU"
         return f"places deduced: as {self.candidates[0]}{'' if self.confidence == 'high' else ' (a guess)'}"
 
 
@@ -402,7 +405,7 @@ def _from_cpu(cpu: Cpu, enabled: int | None, size: int) -> Layout:
 def _compacted_layout() -> Layout:
     """Return the layout of a compacted image: the same on all CPUs, but for PKRU of Zen 2 (64 bytes)."""
     components = {r.bit: Component(r.bit, r.size, None, r.supervisor, r.aligned) for r in CATALOGUE if r.bit >= _AVX}
-    return Layout("deduced", "high", _capabilities("every known CPU", components), ("every known CPU",))
+    return Layout("deduced", "high", _capabilities(_EVERY, components), (_EVERY,))
 
 
 _Key = tuple[int, tuple[tuple[int, int, int], ...]]
@@ -478,7 +481,7 @@ def _fitting(enabled: int | None, size: int, used: int) -> dict[_Key, list[str]]
     }
     if enabled is not None and enabled in simple:  # the same on all; and this one spares reading the table
         places, end = simple[enabled]
-        return {(enabled, places): ["every known CPU"]} if end == size else {}
+        return {(enabled, places): [_EVERY]} if end == size else {}
     found: dict[_Key, list[str]] = {}
     for name, leaf in _known():
         registers = leaf.get(0, (0, 0, 0, 0))
@@ -537,8 +540,7 @@ def _with_header(thread: Thread, data: bytes, header: Header, layout: Layout) ->
             text += f"whose bytes lie beyond the {len(data)} of the image"
             damage.append(Damage("image.truncated", text, thread.offset, "give all of it"))
         else:
-            text += "but where it lies is not known"
-            damage.append(Damage("layout.no-place", text, thread.offset, "name the CPU that made it with --cpu"))
+            damage.append(_no_place(thread, caps, bit))
     image = replace(image, xstate_bv=image.xstate_bv & ~lost)
     found = (*thread.damage, *layout.damage, *damage)
     return Placed(thread, layout, image, image.components, header.xstate_bv, header.xcomp_bv, found)
@@ -572,18 +574,33 @@ def _mended(thread: Thread, header: Header, caps: Capabilities) -> tuple[Header,
             offset = LEGACY_SIZE if fault.offset is None else fault.offset
             text = f"{fault.detail}: {fault.rule.text}"
             found.append(_damage(thread, f"header.{fault.rule.id}", text, offset, fault.rule.cure))
-            header = _without(header, offset, allowed, compacted=compacted)
+            mended = _without(header, offset, allowed, compacted=compacted)
+            if compacted:
+                found += [
+                    _no_place(thread, caps, bit) for bit in bits(header.xcomp_bv & ~mended.xcomp_bv & header.xstate_bv)
+                ]
+            header = mended
         else:
             break
     return header, found
+
+
+def _no_place(thread: Thread, caps: Capabilities, bit: int) -> Damage:
+    text = f"XSTATE_BV has component {bit} ({caps.cpu.catalogue.name(bit)}), but where it lies is not known"
+    return Damage("layout.no-place", text, thread.offset, "name the CPU that made it with --cpu")
 
 
 def _without(header: Header, offset: int, allowed: int, *, compacted: bool) -> Header:
     """Return *header* without what is wrong in its field at *offset* of the image."""
     if offset >= LEGACY_SIZE + 16:
         return header._replace(reserved=bytes(48))
+    if offset >= LEGACY_SIZE + 8 and compacted:  # where a component ends that nobody knows, the next ones cannot begin
+        odd = header.xcomp_bv & ~(allowed | COMPACTED)
+        placed = (odd & -odd) - 1
+        lost = header.xcomp_bv & ~(placed | COMPACTED)
+        return header._replace(xcomp_bv=header.xcomp_bv & ~lost, xstate_bv=header.xstate_bv & ~lost)
     if offset >= LEGACY_SIZE + 8:
-        return header._replace(xcomp_bv=header.xcomp_bv & (allowed | COMPACTED) if compacted else 0)
+        return header._replace(xcomp_bv=0)
     within = header.xcomp_bv & ~COMPACTED if compacted else allowed
     return header._replace(xstate_bv=header.xstate_bv & within)
 

@@ -1,0 +1,80 @@
+"""The views of ``fpstate decode`` that ask about its threads instead of showing them: --explain and --diff."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from fpstate import cpu as cpus
+from fpstate.cli.source import emit
+from fpstate.cpu.model import Cpu
+from fpstate.errors import UsageError
+from fpstate.sources.decoded import Decoded, decode
+from fpstate.sources.placement import Placed
+from fpstate.xfeatures import CATALOGUE, Catalogue
+
+__all__ = ["add_views", "check_views", "view"]
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="what XRSTOR, XRSTORS, ptrace, KVM and sigreturn would say to the image, and by which rule",
+    )
+    parser.add_argument("--policy", metavar="NAME", help="with --explain: the kernel")
+    parser.add_argument("--diff", metavar="OTHER", help="what differs from another source: each thread with its own")
+    parser.add_argument("--diff-cpu", metavar="NAME", help="the CPU that made OTHER: a name, a file, or host")
+
+
+def check_views(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together: before anything is read."""
+    for option, needs in (("policy", "explain"), ("diff_cpu", "diff")):
+        if getattr(args, option) is not None and not getattr(args, needs):
+            raise UsageError(f"--{option.replace('_', '-')} goes with --{needs}")
+    if args.explain and args.diff is not None:
+        raise UsageError("--explain and --diff are two views: ask for one")
+    if args.diff == "-" and "-" in {args.source, args.file}:
+        raise UsageError("standard input can be one of SOURCE, OTHER and the CPU's FILE, not two")
+
+
+def view(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed], cpu: Cpu | None) -> int | None:
+    """Print the view that *args* ask for and return the exit status; None if they ask for none.
+
+    Args:
+        args: those of the verb.
+        found: the source.
+        threads: those of its threads that are meant.
+        cpu: the CPU that was named; None if none was.
+    """
+    if args.diff is not None:
+        return _diff(args, found, cpu)
+    return _explain(args, found, threads, CATALOGUE if cpu is None else cpu.catalogue) if args.explain else None
+
+
+def _explain(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed], catalogue: Catalogue) -> int:
+    """Print the answers; what a reader says is no finding about the source, so only decode's own make it 1."""
+    from fpstate.linux import policy as policies  # noqa: PLC0415  decode starts fast without
+    from fpstate.report import verdicts as report  # noqa: PLC0415  likewise
+    from fpstate.sources.verdicts import hear  # noqa: PLC0415  likewise
+
+    policy = policies.find(args.policy or policies.DEFAULT, policies.table(None, catalogue))
+    heard = [(placed, hear(placed, policy)) for placed in threads]
+    emit(args, report.document(found, heard), report.text(found, heard))
+    return 1 if found.findings else 0
+
+
+def _diff(args: argparse.Namespace, found: Decoded, cpu: Cpu | None) -> int:
+    """Print what differs, of all threads or the one of --thread: exit 1 if anything does, or a source is damaged."""
+    from fpstate.report import differences as report  # noqa: PLC0415  decode starts fast without
+    from fpstate.sources.differences import compare  # noqa: PLC0415  likewise
+
+    if args.diff_cpu is not None:
+        cpu = cpus.named_or_file(args.diff_cpu, CATALOGUE if cpu is None else cpu.catalogue)
+    other = decode(args.diff, cpu=cpu, strict=args.strict)
+    if args.thread is not None:
+        found.thread(args.thread)
+    result = compare(found, other, tid=args.thread)
+    emit(args, report.document(result), report.text(result))
+    return 0 if result.same and not found.findings and not other.findings else 1
