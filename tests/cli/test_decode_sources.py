@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import elfcores as cores
 import fpstate
@@ -17,8 +19,14 @@ from corpus import corpus_files
 from fpstate import cli
 from fpstate import cpu as cpus
 from fpstate.cpu.host import why_not_x86_64
+from fpstate.errors import FpstateError
 from fpstate.image import read
 from fpstate.isa import Capabilities
+from fpstate.report import decode as report
+from fpstate.report.image_picture import svg
+from fpstate.sources.decoded import place
+from fpstate.sources.input import Input
+from fpstate.sources.open import reader_of
 from fpstate.sources.process import threads_of
 from known import known
 from sources.test_sniffing import SAMPLES
@@ -134,6 +142,35 @@ def test_a_core_does_not_import_what_reads_other_sources() -> None:
     assert "fpstate.sources.elfcore" in loaded
     others = {f"fpstate.sources.{name}" for name in (*SAMPLES, "process", "stacks", "rawimage") if name != "elfcore"}
     assert not loaded & (others | {"ctypes", "json", "fpstate.report.registers_view"})
+
+
+_PLACES = {name: [i for i in range(len(data)) if i < 700 or data[i]] for name, data in SAMPLES.items()}
+"""Bytes whose change can matter: headers, and what is not zero."""
+
+
+@pytest.mark.parametrize("module", SAMPLES)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_a_damaged_file_of_each_kind_is_shown_or_refused_in_words(module: str, data: st.DataObject) -> None:
+    damaged = bytearray(SAMPLES[module])
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.sampled_from(_PLACES[module]))
+        value = data.draw(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\xff" * 8, bytes(8)])))
+        damaged[at : at + len(value)] = value
+    end = data.draw(st.one_of(st.none(), st.integers(0, len(damaged))))
+    source = Input("a file", bytes(damaged[:end]))
+    try:
+        found = place(reader_of(source).read(source))
+        threads = found.threads
+    except FpstateError:
+        return
+    for everything in (True, False):
+        assert report.text(found, threads, everything=everything)
+    assert len(json.loads(report.json_text(report.document(found, threads)))["threads"]) == len(threads)
+    report.bytes_text(found, threads)
+    report.registers_text(found, threads, ["tmm0", "zmm3", "pkru", "u_cet", "st0"])
+    for placed in threads:
+        assert placed.image is None or svg(placed.image)
 
 
 # -- views -----------------------------------------------------------------------------------------------------------

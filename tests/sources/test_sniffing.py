@@ -30,9 +30,17 @@ def frame() -> bytes:
     return bytes(made)
 
 
+def dump() -> bytes:
+    """Return a minidump of one thread with CET_U, 16 bytes, in a compacted chunk."""
+    cet_u = 1 << 11
+    chunk = cet_u.to_bytes(8, "little") + (1 << 63 | cet_u).to_bytes(8, "little") + bytes(48) + b"\1" + bytes(15)
+    thread = dumps.Context(flags=0x10_0048, fxsave=STATE[:512], chunk=chunk).record()
+    return bytes(dumps.Dump(threads=[(5, thread)], features={11: (576, 16)}, enabled=1 << 63 | cet_u))
+
+
 SAMPLES: dict[str, bytes] = {
     "elfcore": cores.core(cores.thread(7, STATE)),
-    "minidump": bytes(dumps.Dump()),
+    "minidump": dump(),
     "qemu": gzip.decompress((HERE / "qemu-7.2-tcg.stream.gz").read_bytes()),
     "firecracker": FIRECRACKER,
     "criu": gzip.decompress((HERE / "criu-3.17-core-4242.img.gz").read_bytes()),
@@ -69,6 +77,7 @@ def test_a_file_of_each_kind_is_opened(module: str, packed: bool, tmp_path: path
     (tmp_path / "file").write_bytes(data)
     found = open_source(str(tmp_path / "file"))
     assert found.kind == KINDS.get(module, module)
+    assert len(found.threads) >= 1
     assert not found.damage
 
 
