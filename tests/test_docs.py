@@ -97,6 +97,8 @@ def save_files(page: pathlib.Path, folder: pathlib.Path) -> None:
     for block in blocks(page):
         if block.mark.startswith("file: "):
             (folder / block.mark.removeprefix("file: ")).write_text(block.text, encoding="utf-8")
+        elif block.mark.startswith("as in "):
+            save_files(ROOT / block.mark.removeprefix("as in "), folder)
         elif block.mark.startswith("base64: "):
             (folder / block.mark.removeprefix("base64: ")).write_bytes(base64.b64decode(block.text))
 

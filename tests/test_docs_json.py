@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -15,9 +16,15 @@ import pytest
 import elfcores as cores
 import fpstate
 from fpstate import cli
+from fpstate.image import Difference
+from fpstate.isa import Capabilities
 from fpstate.linux.check import Check, judge
 from fpstate.linux.observe import Observation
+from fpstate.linux.poke import poke
 from fpstate.report import check as check_report
+from fpstate.report import poke as poke_report
+from known import known
+from tracees import Program
 
 PAGE: Final = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "json.md"
 
@@ -55,7 +62,13 @@ SAMPLES: Final[dict[str, list[str]]] = {
         "explain image.bin --op ptrace --cpu zen4",
         "explain damaged.bin --op ptrace --cpu zen4",
     ],
-    "fpstate decode": ["decode app.core", "decode damaged.core", "decode plain.core"],
+    "fpstate decode": [
+        "decode app.core",
+        "decode damaged.core",
+        "decode plain.core",
+        "decode app.core --reg k1",
+        "decode image.bin",
+    ],
     "fpstate show": ["show image.bin --cpu zen4", "show initial.bin --cpu zen4"],
     "fpstate convert": ["convert image.bin --cpu zen4 --to compacted -o made.bin"],
     "fpstate diff": ["diff image.bin initial.bin --cpu zen4", "diff image.bin image.bin --cpu zen4"],
@@ -166,6 +179,21 @@ def test_json_page_names_every_field_and_its_type(
         cli.main([*command.split(), "--json"])
         used |= hold(json.loads(capsys.readouterr().out), (), fields)
     assert used == set(fields), "json.md names fields that no document has"
+
+
+@pytest.mark.host
+def test_json_page_names_every_field_of_a_poke() -> None:
+    """The kernel keeps what was written (tests/cli/test_poke.py): what it keeps otherwise is put in."""
+    try:
+        child = Program("registers", [known(Capabilities(fpstate.this_host()), 1)])
+    except (OSError, fpstate.FpstateError) as refused:
+        pytest.skip(str(refused))
+    mxcsr = fpstate.REGISTERS["mxcsr"]
+    with child:
+        done = poke(child.pid, {"mxcsr": b"\xa0\x1f\0\0"}, Capabilities(fpstate.this_host()), dry_run=True)
+    different = replace(done, differences=(Difference(mxcsr, bytes(4), bytes(4)),))
+    fields = documented("fpstate poke")
+    assert hold(poke_report.document(different), (), fields) == set(fields)
 
 
 def test_json_page_names_every_field_of_a_check() -> None:

@@ -163,7 +163,6 @@ def test_a_damaged_source_is_one_though_nothing_differs(capsys: pytest.CaptureFi
     [
         ("a.core --policy 6.12", "--policy goes with --explain"),
         ("a.core --diff-cpu zen4", "--diff-cpu goes with --diff"),
-        ("a.core --explain --diff b.core", "--explain and --diff are two views"),
         ("- --diff -", "standard input can be one of SOURCE, OTHER"),
         ("a.core --diff nofile", "nofile"),
         ("a.core --diff b.core --thread 9", "a.core has no thread 9; it has 1, 2"),

@@ -17,6 +17,7 @@ from fpstate.image import Image
 from fpstate.image import read as read_image
 from fpstate.sources import criu
 from fpstate.sources.capture import Thread
+from fpstate.sources.input import Input
 from fpstate.sources.protobuf import message, numbers
 from fpstate.sources.window import Broken
 
@@ -59,12 +60,12 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_criu_wrote_is_read(name: str) -> None:
-    (thread,) = criu.read("dump/core-4242.img", memoryview(REAL)).threads
+    (thread,) = criu.read(Input("dump/core-4242.img", memoryview(REAL))).threads
     assert image_of(thread).register(name) == WRITTEN[name]
 
 
 def test_the_thread_has_its_number_its_command_and_its_xstate_bv() -> None:
-    capture = criu.read("dump/core-4242.img", memoryview(REAL))
+    capture = criu.read(Input("dump/core-4242.img", memoryview(REAL)))
     (thread,) = capture.threads
     assert (thread.tid, thread.name, thread.abi) == (4242, "victim", "x86-64")
     assert image_of(thread).xstate_bv == 0x2FF
@@ -72,9 +73,9 @@ def test_the_thread_has_its_number_its_command_and_its_xstate_bv() -> None:
 
 
 def test_an_image_is_known_by_one_magic_number_or_two() -> None:
-    assert criu.sniff(memoryview(REAL))
-    assert criu.sniff(memoryview(REAL[4:]))  # version 1.0
-    assert not criu.sniff(memoryview(REAL[:4] + b"\0\0\0\0"))
+    assert criu.sniff(Input("it", memoryview(REAL)))
+    assert criu.sniff(Input("it", memoryview(REAL[4:])))  # version 1.0
+    assert not criu.sniff(Input("it", memoryview(REAL[:4] + b"\0\0\0\0")))
 
 
 def varint(value: int) -> bytes:
@@ -98,54 +99,54 @@ def core(fpregs: bytes, mtype: int = 1, mode: int = 1) -> memoryview:
 
 
 def test_without_xsave_it_is_an_fxsave_image() -> None:
-    (thread,) = criu.read("a file", core(field(1, 0x37F) + field(7, 0x1F80))).threads
+    (thread,) = criu.read(Input("a file", core(field(1, 0x37F) + field(7, 0x1F80)))).threads
     assert (thread.form, len(thread.image), thread.tid) == ("fxsave", 512, None)
 
 
 def test_an_old_image_ends_at_ymmh_space() -> None:
     xsave = field(1, 7) + b"".join(field(2, i) for i in range(64))
-    (thread,) = criu.read("a file", core(field(13, xsave))).threads
+    (thread,) = criu.read(Input("a file", core(field(13, xsave)))).threads
     assert thread.layout is not None
     assert list(thread.layout) == [2]
 
 
 def test_packed_numbers_are_read_as_well() -> None:
     xsave = field(1, 7) + field(2, b"".join(varint(i) for i in range(64)))
-    (thread,) = criu.read("a file", core(field(13, xsave))).threads
+    (thread,) = criu.read(Input("a file", core(field(13, xsave)))).threads
     assert image_of(thread).register("ymm1h") == words(4, 4, 5, 6, 7)
 
 
 def test_a_component_that_criu_does_not_keep_is_said_to_be_lost() -> None:
     """AMX: CRIU 3.17 has no field for it."""
-    (thread,) = criu.read("a file", core(field(13, field(1, 0x60003)))).threads
+    (thread,) = criu.read(Input("a file", core(field(13, field(1, 0x60003))))).threads
     assert [damage.rule for damage in thread.damage] == ["criu.component-lost"] * 2
     assert "component 18 (XTILEDATA)" in thread.damage[1].text
 
 
 def test_an_array_of_another_length_is_damage() -> None:
-    (thread,) = criu.read("a file", core(field(13, field(1, 7) + field(2, 5)))).threads
+    (thread,) = criu.read(Input("a file", core(field(13, field(1, 7) + field(2, 5))))).threads
     assert "has 1 numbers, not 64" in thread.damage[0].text
 
 
 def test_a_32_bit_task_is_told_by_its_registers() -> None:
-    (thread,) = criu.read("a file", core(field(1, 0x37F), mode=2)).threads
+    (thread,) = criu.read(Input("a file", core(field(1, 0x37F), mode=2))).threads
     assert thread.abi == "i386"
 
 
 def test_another_architecture_is_refused() -> None:
     with pytest.raises(UnreadableInput, match="another architecture"):
-        criu.read("a file", core(b"", mtype=3))
+        criu.read(Input("a file", core(b"", mtype=3)))
 
 
 @pytest.mark.parametrize("size", [0x7FFFFFFF, len(REAL)])
 def test_a_size_beyond_the_file_is_refused(size: int) -> None:
     data = REAL[:8] + struct.pack("<I", size) + REAL[12:]
     with pytest.raises(UnreadableInput, match=r"byte (8|12)"):
-        criu.read("a file", memoryview(data))
+        criu.read(Input("a file", memoryview(data)))
 
 
 def test_fields_of_a_newer_criu_are_named() -> None:
-    capture = criu.read("a file", core(field(13, field(1, 3) + field(9, b"\x08\x01"))))
+    capture = criu.read(Input("a file", core(field(13, field(1, 3) + field(9, b"\x08\x01")))))
     assert "fields [9]" in capture.notes[1]
 
 
@@ -169,4 +170,4 @@ def test_no_file_breaks_the_reader(changes: list[tuple[int, int]], end: int) -> 
     for at, value in changes:
         data[at] = value
     with contextlib.suppress(UnreadableInput):
-        assert len(criu.read("a file", memoryview(bytes(data[: max(end, 12)]))).threads) == 1
+        assert len(criu.read(Input("a file", memoryview(bytes(data[: max(end, 12)])))).threads) == 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fpstate.errors import UnreadableInput
 from fpstate.sources import firecracker
+from fpstate.sources.input import Input
 
 MAGIC = 0x0710_1984_8664_0000
 
@@ -50,7 +51,7 @@ def state(*vcpus: bytes, version: str = "4.0.0", magic: int = MAGIC) -> bytes:
 
 def test_every_vcpu_is_found_in_the_files_order() -> None:
     data = state(old_vcpu(7, image(7, 1)), old_vcpu(3, image(3)))
-    capture = firecracker.read("a state", memoryview(data))
+    capture = firecracker.read(Input("a state", memoryview(data)))
     assert [(t.tid, t.enabled, t.form) for t in capture.threads] == [(0, 7, "xsave"), (1, 3, "xsave")]
     assert [bytes(t.image) for t in capture.threads] == [image(7, 1), image(3)]
     assert capture.damage == ()
@@ -59,21 +60,21 @@ def test_every_vcpu_is_found_in_the_files_order() -> None:
 
 def test_an_image_of_an_old_release_is_where_it_lies_in_the_file() -> None:
     data = state(old_vcpu(7, image(7)))
-    (thread,) = firecracker.read("a state", memoryview(data)).threads
+    (thread,) = firecracker.read(Input("a state", memoryview(data))).threads
     assert thread.offset == data.index(image(7))
 
 
 def test_amx_lies_in_the_words_behind_the_first_4096_bytes() -> None:
     more = bytes(range(256)) * 27
     data = state(new_vcpu(0x602E7, image(0x602E7), more), version="6.0.0")
-    (thread,) = firecracker.read("a state", memoryview(data)).threads
+    (thread,) = firecracker.read(Input("a state", memoryview(data))).threads
     assert bytes(thread.image) == image(0x602E7) + more
     assert thread.offset is None
 
 
 def test_without_further_words_nothing_is_copied() -> None:
     data = state(new_vcpu(7, image(7), b""), version="6.0.0")
-    (thread,) = firecracker.read("a state", memoryview(data)).threads
+    (thread,) = firecracker.read(Input("a state", memoryview(data))).threads
     assert thread.offset == data.index(image(7))
 
 
@@ -90,20 +91,20 @@ def test_without_further_words_nothing_is_copied() -> None:
 )
 def test_what_is_no_vcpu_is_not_taken_for_one(vcpu: bytes) -> None:
     with pytest.raises(UnreadableInput, match="no vCPU's XCR0 and XSAVE area stand together"):
-        firecracker.read("a state", memoryview(state(vcpu)))
+        firecracker.read(Input("a state", memoryview(state(vcpu))))
 
 
 def test_an_arm_guests_snapshot_is_known_and_refused() -> None:
     data = memoryview(state(magic=0x0710_1984_AAAA_0000))
-    assert firecracker.sniff(data)
+    assert firecracker.sniff(Input("it", data))
     with pytest.raises(UnreadableInput, match="no Firecracker snapshot of an x86-64 guest"):
-        firecracker.read("a state", data)
+        firecracker.read(Input("a state", data))
 
 
 def test_a_changed_byte_breaks_the_crc_and_nothing_else() -> None:
     data = bytearray(state(old_vcpu(7, image(7))))
     data[40] ^= 1
-    capture = firecracker.read("a state", memoryview(bytes(data)))
+    capture = firecracker.read(Input("a state", memoryview(bytes(data))))
     assert [(damage.rule, damage.offset) for damage in capture.damage] == [("firecracker.crc", len(data) - 8)]
     assert len(capture.threads) == 1
 
@@ -126,4 +127,4 @@ def test_no_file_breaks_the_reader(changes: list[tuple[int, int]], end: int) -> 
     for at, value in changes:
         struct.pack_into("<Q", data, at, value)
     with contextlib.suppress(UnreadableInput):
-        assert firecracker.read("a state", memoryview(bytes(data[:end]))).threads
+        assert firecracker.read(Input("a state", memoryview(bytes(data[:end])))).threads

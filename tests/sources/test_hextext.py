@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fpstate.errors import UnreadableInput
 from fpstate.sources import hextext
 from fpstate.sources.capture import Capture
+from fpstate.sources.input import Input
 
 
 def sample() -> bytes:
@@ -32,7 +33,7 @@ IMAGE = sample()
 
 
 def read(text: str | bytes) -> Capture:
-    return hextext.read("a paste", memoryview(text.encode() if isinstance(text, str) else text))
+    return hextext.read(Input("a paste", memoryview(text.encode() if isinstance(text, str) else text)))
 
 
 def only(text: str | bytes) -> bytes:
@@ -173,13 +174,13 @@ def test_text_whose_bytes_are_no_image_is_refused_with_the_rule() -> None:
     "text", ["", "CPUID 00000000: 00000016-756E6547-6C65746E-49656E69", "deadbeef", "hello\n" * 99]
 )
 def test_other_text_is_none(text: str) -> None:
-    assert not hextext.sniff(memoryview(text.encode()))
+    assert not hextext.sniff(Input("it", memoryview(text.encode())))
     with pytest.raises(UnreadableInput, match="holds no image"):
         read(text)
 
 
 def test_an_image_itself_is_no_text() -> None:
-    assert not hextext.sniff(memoryview(IMAGE))
+    assert not hextext.sniff(Input("it", memoryview(IMAGE)))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_an_image_itself_is_no_text() -> None:
 )
 def test_hostile_text_is_neither_slow_nor_large(text: str) -> None:
     start = time.process_time()
-    assert not hextext.sniff(memoryview(text.encode()))
+    assert not hextext.sniff(Input("it", memoryview(text.encode())))
     assert time.process_time() - start < 2
 
 

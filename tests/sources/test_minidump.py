@@ -18,6 +18,7 @@ from fpstate.image import Image
 from fpstate.image import read as read_image
 from fpstate.sources import minidump
 from fpstate.sources.capture import Capture, Thread
+from fpstate.sources.input import Input
 from sources.dumps import Context, Dump
 
 AVX512 = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)}
@@ -25,7 +26,7 @@ AVX512 = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432,
 
 
 def captured(dump: Dump) -> Capture:
-    return minidump.read("a dump", memoryview(bytes(dump)))
+    return minidump.read(Input("a dump", memoryview(bytes(dump))))
 
 
 def chunk(xstate_bv: int, xcomp_bv: int, body: bytes) -> bytes:
@@ -43,7 +44,7 @@ def read_by_its_layout(thread: Thread) -> Image:
 
 @pytest.mark.parametrize("file", corpus_files("minidump/*.dmp"))
 def test_the_real_dump_says_what_its_own_readme_says(file: pathlib.Path) -> None:
-    capture = minidump.read(file.name, memoryview(file.read_bytes()))
+    capture = minidump.read(Input(file.name, memoryview(file.read_bytes())))
     (thread,) = capture.threads
     assert capture.damage == () == thread.damage
     assert (thread.tid, thread.form, thread.abi) == (1468, "xsave", "x86-64")
@@ -57,15 +58,15 @@ def test_the_real_dump_says_what_its_own_readme_says(file: pathlib.Path) -> None
 @pytest.mark.parametrize("file", corpus_files("minidump/*.dmp"))
 def test_the_legacy_region_is_the_contexts_own(file: pathlib.Path) -> None:
     data = file.read_bytes()
-    (thread,) = minidump.read(file.name, memoryview(data)).threads
+    (thread,) = minidump.read(Input(file.name, memoryview(data))).threads
     context = 1616  # MINIDUMP_THREAD.ThreadContext.Rva of the only thread
     assert bytes(thread.image[:512]) == data[context + 0x100 : context + 0x300]
     assert int.from_bytes(thread.image[24:28], "little") == struct.unpack_from("<I", data, context + 0x34)[0]  # MxCsr
 
 
 def test_a_dump_is_known_by_its_first_four_bytes() -> None:
-    assert minidump.sniff(memoryview(bytes(Dump())))
-    assert not minidump.sniff(memoryview(b"MDM"))
+    assert minidump.sniff(Input("it", memoryview(bytes(Dump()))))
+    assert not minidump.sniff(Input("it", memoryview(b"MDM")))
 
 
 def test_standard_format_lies_where_misc_info_5_says() -> None:
@@ -88,7 +89,7 @@ def test_compacted_format_is_placed_by_the_header_and_the_sizes() -> None:
 def test_a_context_without_extended_state_is_an_fxsave_image_in_place() -> None:
     record = Context(fxsave=bytes(range(256)) * 2).record()
     dump = bytes(Dump(threads=[(7, record)]))
-    (thread,) = minidump.read("a dump", memoryview(dump)).threads
+    (thread,) = minidump.read(Input("a dump", memoryview(dump))).threads
     assert thread.form == "fxsave"
     assert thread.offset == dump.index(record) + 0x100
     assert bytes(thread.image) == bytes(range(256)) * 2
@@ -132,7 +133,7 @@ def test_more_threads_than_there_is_room_for_is_damage_and_the_rest_is_read() ->
     dump = bytearray(bytes(Dump(threads=[(7, Context().record())])))
     at = struct.unpack_from("<III", dump, 32 + 12)[2]
     struct.pack_into("<I", dump, at, 5000)
-    capture = minidump.read("a dump", memoryview(dump))
+    capture = minidump.read(Input("a dump", memoryview(dump)))
     assert [damage.rule for damage in capture.damage] == ["minidump.thread-count"]
     assert capture.damage[0].offset == at
     assert [thread.tid for thread in capture.threads] == [7]
@@ -150,7 +151,7 @@ def test_a_context_that_lies_beyond_the_end_is_damage_of_its_thread_alone() -> N
     dump = bytearray(bytes(Dump(threads=[(7, Context().record()), (8, Context().record())])))
     at = struct.unpack_from("<III", dump, 32 + 12)[2]
     struct.pack_into("<I", dump, at + 4 + 44, 0x7FFFFFFF)
-    first, second = minidump.read("a dump", memoryview(dump)).threads
+    first, second = minidump.read(Input("a dump", memoryview(dump))).threads
     assert first.damage[0].rule == "minidump.context"
     assert second.form == "fxsave"
 
@@ -167,7 +168,7 @@ def test_records_over_each_other_do_not_cost_memory() -> None:
     at = struct.unpack_from("<III", dump, 32 + 12)[2]
     for i in range(2000):
         struct.pack_into("<II", dump, at + 4 + 48 * i + 40, len(big), len(dump))
-    capture = minidump.read("a dump", memoryview(bytes(dump) + big))
+    capture = minidump.read(Input("a dump", memoryview(bytes(dump) + big)))
     assert sum(len(thread.image) for thread in capture.threads) < 4 * len(dump) + 8 * len(big) + 512 * 2000
     assert capture.threads[-1].damage[0].rule == "minidump.contexts-overlap"
 
@@ -192,6 +193,6 @@ def test_no_dump_breaks_the_reader(changes: list[tuple[int, int]], end: int) -> 
     for at, value in changes:
         struct.pack_into("<I", data, at, value)
     with contextlib.suppress(UnreadableInput):
-        capture = minidump.read("a dump", memoryview(bytes(data[:end])))
+        capture = minidump.read(Input("a dump", memoryview(bytes(data[:end]))))
         assert all(isinstance(dataclasses.asdict(damage)["text"], str) for damage in capture.damage)
         assert sum(len(thread.image) for thread in capture.threads) <= 6 * len(WHOLE) + (1 << 17)

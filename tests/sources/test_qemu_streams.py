@@ -17,6 +17,7 @@ from fpstate.image import Image
 from fpstate.image import read as read_image
 from fpstate.sources import qemu
 from fpstate.sources.capture import Thread
+from fpstate.sources.input import Input
 from sources.migration import Field, cpu, number, stream, words
 
 HERE = pathlib.Path(__file__).parent
@@ -50,13 +51,13 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_a_real_stream_has_what_the_monitor_printed(name: str) -> None:
-    (thread,) = qemu.read("a stream", memoryview(REAL)).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(REAL))).threads
     value = image_of(thread).register(name)
     assert value == PRINTED[name].to_bytes(len(value), "little")
 
 
 def test_a_real_stream_tells_xcr0() -> None:
-    (thread,) = qemu.read("a stream", memoryview(REAL)).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(REAL))).threads
     assert thread.enabled == 0x21F  # the guest executes XSETBV with CPUID.0DH.0:EAX
 
 
@@ -80,15 +81,15 @@ PRINTED_KVM = {
 
 @pytest.mark.parametrize("name", PRINTED_KVM)
 def test_a_real_kvm_stream_has_what_the_monitor_printed(name: str) -> None:
-    (thread,) = qemu.read("a stream", memoryview(REAL_KVM)).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(REAL_KVM))).threads
     value = image_of(thread).register(name)
     assert value == PRINTED_KVM[name].to_bytes(len(value), "little")
     assert (thread.enabled, image_of(thread).xstate_bv) == (0xE7, 0xE7)
 
 
 def test_a_stream_is_known_by_magic_and_version() -> None:
-    assert qemu.sniff(memoryview(REAL))
-    assert not qemu.sniff(memoryview(b"QEVM\0\0\0\2"))
+    assert qemu.sniff(Input("it", memoryview(REAL)))
+    assert not qemu.sniff(Input("it", memoryview(b"QEVM\0\0\0\2")))
 
 
 def fields(xstate_bv: int, fpus: int = 0) -> list[Field]:
@@ -128,7 +129,7 @@ PARTS = {
 
 def test_subsections_hold_avx_512_amx_pkru_and_xss() -> None:
     data = stream([cpu(fields(0x602E7), PARTS)])
-    (thread,) = qemu.read("a stream", memoryview(data)).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(data))).threads
     image = image_of(thread)
     assert image.xstate_bv == 0x602E7
     assert image.register("k5") == (5).to_bytes(8, "little")
@@ -142,44 +143,44 @@ def test_subsections_hold_avx_512_amx_pkru_and_xss() -> None:
 def test_kvm_hands_the_stack_over_st0_first() -> None:
     """x86_cpu_xrstor_all_areas() copies it as it is; TCG keeps it by physical number."""
     data = stream([cpu(fields(3, fpus=6 << 11), {})])
-    (thread,) = qemu.read("a stream", memoryview(data)).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(data))).threads
     assert image_of(thread).register("st0") == bytes(10)
 
 
 def test_what_qemu_does_not_send_because_it_is_zero_is_in_use_all_the_same() -> None:
-    (thread,) = qemu.read("a stream", memoryview(stream([cpu(fields(0x207), {})]))).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(stream([cpu(fields(0x207), {})])))).threads
     assert image_of(thread).xstate_bv == 0x207
 
 
 def test_every_vcpu_is_a_thread() -> None:
     data = stream([cpu(fields(7), {}), cpu(fields(3), {})])
-    assert [thread.tid for thread in qemu.read("a stream", memoryview(data)).threads] == [0, 1]
+    assert [thread.tid for thread in qemu.read(Input("a stream", memoryview(data))).threads] == [0, 1]
 
 
 def test_guest_memory_that_looks_like_a_section_is_not_looked_at() -> None:
     section = stream([cpu(fields(7), {})])[8:]
     data = stream([cpu(fields(3), {})], memory=section)
-    (thread,) = qemu.read("a stream", memoryview(data)).threads
+    (thread,) = qemu.read(Input("a stream", memoryview(data))).threads
     assert thread.values["qemu_xstate_bv"] == 3
 
 
 def test_a_stream_without_its_end_is_refused_with_the_reason() -> None:
     with pytest.raises(UnreadableInput, match="without the description of its fields"):
-        qemu.read("a stream", memoryview(REAL[:-100]))
+        qemu.read(Input("a stream", memoryview(REAL[:-100])))
 
 
 def test_a_section_that_does_not_end_where_it_must_is_damage_at_its_offset() -> None:
     data = bytearray(stream([cpu(fields(3), {}), cpu(fields(3), {})]))
     at = data.index(b"\x7e\0\0\0\2")
     data[at + 4] = 9
-    capture = qemu.read("a stream", memoryview(bytes(data)))
+    capture = qemu.read(Input("a stream", memoryview(bytes(data))))
     assert [(damage.rule, damage.offset) for damage in capture.damage] == [("qemu.section", 8)]
     assert [thread.tid for thread in capture.threads] == [1]
 
 
 def test_another_architectures_stream_is_refused() -> None:
     with pytest.raises(UnreadableInput, match="without an x86 CPU"):
-        qemu.read("a stream", memoryview(stream([cpu([number("env.nip", 0, 8)], {})])))
+        qemu.read(Input("a stream", memoryview(stream([cpu([number("env.nip", 0, 8)], {})]))))
 
 
 WHOLE = stream([cpu(fields(0x602E7), PARTS)])
@@ -202,5 +203,5 @@ def test_no_stream_breaks_the_reader(changes: list[tuple[int, int]], words_chang
     for place, value in changes:
         data[place % len(data)] = value
     with contextlib.suppress(UnreadableInput):
-        capture = qemu.read("a stream", memoryview(bytes(data)))
+        capture = qemu.read(Input("a stream", memoryview(bytes(data))))
         assert sum(len(thread.image) for thread in capture.threads) < 3 * len(WHOLE)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fpstate.errors import UnreadableInput
 from fpstate.sources import rawimage
+from fpstate.sources.input import Input
 
 
 def image(
@@ -36,8 +37,8 @@ def image(
     ids=["standard", "kvm", "amx", "compacted", "fxsave"],
 )
 def test_an_image_that_xrstor_could_accept_is_one(data: bytearray, form: str) -> None:
-    assert rawimage.sniff(memoryview(data))
-    (thread,) = rawimage.read("a file", memoryview(data)).threads
+    assert rawimage.sniff(Input("it", memoryview(data)))
+    (thread,) = rawimage.read(Input("a file", memoryview(data))).threads
     assert (thread.form, thread.offset, bytes(thread.image)) == (form, 0, bytes(data))
 
 
@@ -56,9 +57,9 @@ def test_an_image_that_xrstor_could_accept_is_one(data: bytearray, form: str) ->
     ids=["short", "zeros", "no-mxcsr", "unknown-component", "xcomp-bv", "not-in-xcomp-bv", "mxcsr", "fxsave-mxcsr"],
 )
 def test_what_cannot_be_one_is_refused_by_rule_and_byte(data: bytearray, reason: str) -> None:
-    assert not rawimage.sniff(memoryview(data))
+    assert not rawimage.sniff(Input("it", memoryview(data)))
     with pytest.raises(UnreadableInput, match=reason):
-        rawimage.read("a file", memoryview(data))
+        rawimage.read(Input("a file", memoryview(data)))
 
 
 def test_reserved_bytes_of_the_header_must_be_zero() -> None:
@@ -69,14 +70,14 @@ def test_reserved_bytes_of_the_header_must_be_zero() -> None:
 
 def test_the_regsets_software_bytes_tell_xcr0() -> None:
     data = image(software=(0xE7).to_bytes(8, "little"), size=2440)
-    capture = rawimage.read("a file", memoryview(data))
+    capture = rawimage.read(Input("a file", memoryview(data)))
     assert capture.threads[0].enabled == 0xE7
     assert capture.notes == ("its software bytes name XCR0 0xe7",)
 
 
 def test_a_signal_frames_software_bytes_tell_no_xcr0() -> None:
     data = image(software=struct.pack("<IIQI", 0x46505853, 836, 7, 832))
-    capture = rawimage.read("a file", memoryview(data))
+    capture = rawimage.read(Input("a file", memoryview(data)))
     assert capture.threads[0].enabled is None
     assert "signal frame" in capture.notes[0]
 
@@ -84,5 +85,5 @@ def test_a_signal_frames_software_bytes_tell_no_xcr0() -> None:
 @given(st.binary(min_size=576, max_size=700))
 def test_random_bytes_are_no_image(data: bytes) -> None:
     with contextlib.suppress(UnreadableInput):
-        rawimage.read("a file", memoryview(data))
+        rawimage.read(Input("a file", memoryview(data)))
         assert not any(data[528:576])

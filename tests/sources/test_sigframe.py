@@ -24,6 +24,7 @@ from fpstate.image import register_differences
 from fpstate.isa import Capabilities
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
 from fpstate.sources.capture import Thread
+from fpstate.sources.input import Input
 from fpstate.sources.sigframe import MOST_FRAMES, Memory, find, read, sniff
 from fpstate.sources.stacks import frames_of_core, frames_of_process
 from known import known
@@ -50,12 +51,12 @@ def frame(*changes: tuple[int, str, int], extended: int = SIZE + 4) -> bytes:
 
 
 def only(data: bytes) -> Thread:
-    (thread,) = read("frame", memoryview(data)).threads
+    (thread,) = read(Input("frame", memoryview(data))).threads
     return thread
 
 
 def test_a_sound_frame_is_its_image() -> None:
-    assert sniff(memoryview(frame()))
+    assert sniff(Input("it", memoryview(frame())))
     thread = only(frame() + b"what lies above it")
     assert (thread.form, thread.abi, thread.enabled, thread.offset) == ("xsave", "x86-64", FEATURES, 0)
     assert bytes(thread.image) == frame()[:SIZE]
@@ -64,7 +65,7 @@ def test_a_sound_frame_is_its_image() -> None:
 
 def test_a_32_bit_frame_may_begin_with_its_fsave_part() -> None:
     data = bytes(112) + frame(extended=SIZE + 4 + 112)
-    assert sniff(memoryview(data))
+    assert sniff(Input("it", memoryview(data)))
     thread = only(data)
     assert (thread.abi, thread.offset, thread.damage) == ("i386", 112, ())
 
@@ -137,9 +138,9 @@ def test_no_more_frames_are_given_than_a_stack_can_hold() -> None:
 
 @pytest.mark.parametrize("data", [b"", bytes(4096), frame()[:480]], ids=lambda data: str(len(data)))
 def test_other_bytes_are_no_frame(data: bytes) -> None:
-    assert not sniff(memoryview(data))
+    assert not sniff(Input("it", memoryview(data)))
     with pytest.raises(UnreadableInput, match=r"magic1 .* is not at 464"):
-        read("junk", memoryview(data))
+        read(Input("junk", memoryview(data)))
 
 
 @settings(max_examples=200)
@@ -148,8 +149,8 @@ def test_any_bytes_are_answered(at: int, junk: bytes, end: int) -> None:
     data = bytearray(frame())
     data[at : at + len(junk)] = junk
     view = memoryview(bytes(data[:end]))
-    if sniff(view):
-        (thread,) = read("junk", view).threads
+    if sniff(Input("it", view)):
+        (thread,) = read(Input("junk", view)).threads
         assert len(thread.image) <= len(view)
     for thread in find([Memory(0, view)])[0]:
         assert len(thread.image) <= len(view)
@@ -202,7 +203,7 @@ def test_a_process_outside_of_handlers_has_no_frame(host: Capabilities) -> None:
 def test_the_frame_in_a_core(inside_handler: Program, host: Capabilities, tmp_path: pathlib.Path, by: str) -> None:
     core = dumped_by_gdb(inside_handler, tmp_path) if by == "gdb" else dumped_by_kernel(inside_handler, tmp_path)
     data = core.read_bytes()
-    sound = [thread for thread in frames_of_core("core", memoryview(data)).threads if not thread.damage]
+    sound = [thread for thread in frames_of_core(Input("core", data)).threads if not thread.damage]
     interrupted = [thread for thread in sound if "rip" in thread.values]
     frame_of_handler = min(interrupted, key=lambda thread: -thread.values["address"])
     image = read_image(bytes(frame_of_handler.image), host)
@@ -232,13 +233,13 @@ def dumped_by_kernel(program: Program, folder: pathlib.Path) -> pathlib.Path:
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(10), b"\x7fELF\x02\x01" + bytes(100)])
 def test_what_is_no_core_is_refused(data: bytes) -> None:
     with pytest.raises(UnreadableInput, match=r"no ELF core|no core"):
-        frames_of_core("file", memoryview(data))
+        frames_of_core(Input("file", data))
 
 
 @given(st.binary(max_size=200), st.booleans())
 def test_any_program_headers_are_answered(junk: bytes, wide: bool) -> None:
     data = b"\x7fELF" + (b"\x02" if wide else b"\x01") + b"\x01" + bytes(10) + b"\x04\x00" + junk
     try:
-        frames_of_core("junk", memoryview(data))
+        frames_of_core(Input("junk", data))
     except UnreadableInput:
         return

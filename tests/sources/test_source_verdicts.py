@@ -18,6 +18,7 @@ from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
 from fpstate.linux.policy import find
 from fpstate.sources import sigframe
 from fpstate.sources.capture import Thread
+from fpstate.sources.input import Input
 from fpstate.sources.placement import Placer
 from fpstate.sources.verdicts import Answer, hear
 
@@ -170,7 +171,7 @@ def test_an_image_that_was_cut_off_faults_where_its_bytes_end() -> None:
 def frame(magic2: int = FP_XSTATE_MAGIC2) -> Thread:
     made = bytearray(STATE) + struct.pack("<I", magic2)
     struct.pack_into("<IIQI", made, 464, FP_XSTATE_MAGIC1, SIZE + 4, cores.XCR0, SIZE)
-    (thread,) = sigframe.read("frame", memoryview(bytes(made))).threads
+    (thread,) = sigframe.read(Input("frame", bytes(made))).threads
     return thread
 
 

@@ -19,6 +19,7 @@ from fpstate.image import encode, register_differences
 from fpstate.image import read as read_image
 from fpstate.isa import Capabilities
 from fpstate.sources.capture import Capture
+from fpstate.sources.input import Input
 from fpstate.sources.vcpu import capture_vcpu, read, set_xsave, sniff
 from guest import enable_everything, vcpu, xsave2_size
 
@@ -109,8 +110,8 @@ def test_a_vcpu_of_another_process_is_refused(guest: int) -> None:
 def test_a_real_blob_is_recognised(guest: int, host: Capabilities) -> None:
     set_xsave(guest, encode(host, VALUES))
     data = capture_vcpu(guest).threads[0].image
-    assert sniff(data)
-    assert read_image(bytes(read("blob", data).threads[0].image), host).register("xmm5") == XMM5
+    assert sniff(Input("it", data))
+    assert read_image(bytes(read(Input("blob", data)).threads[0].image), host).register("xmm5") == XMM5
 
 
 @pytest.mark.parametrize(
@@ -124,8 +125,8 @@ def test_a_real_blob_is_recognised(guest: int, host: Capabilities) -> None:
 )
 def test_a_blob_by_its_size_and_header(caps: Capabilities, features: int, size: int) -> None:
     data = memoryview(blob(caps, features, size))
-    assert sniff(data)
-    capture = read("guest.bin", data)
+    assert sniff(Input("it", data))
+    capture = read(Input("guest.bin", data))
     (thread,) = capture.threads
     assert (capture.kind, thread.offset, thread.enabled) == ("kvm-xsave", 0, features or None)
     assert thread.image.obj is data.obj  # nothing is copied
@@ -145,17 +146,17 @@ def test_a_blob_by_its_size_and_header(caps: Capabilities, features: int, size: 
 def test_what_kvm_does_not_write_is_no_blob(at: int, value: int) -> None:
     data = bytearray(blob(ZEN4, 0x2E7))
     data[at] = value
-    assert not sniff(memoryview(data))
+    assert not sniff(Input("it", memoryview(data)))
 
 
 @pytest.mark.parametrize("data", [b"", bytes(4096), b"text " * 1024, bytes(1 << 17)], ids=lambda data: str(len(data)))
 def test_other_files_are_no_blobs(data: bytes) -> None:
-    assert not sniff(memoryview(data))
+    assert not sniff(Input("it", memoryview(data)))
 
 
 @given(st.binary(max_size=600), st.integers(0, 600))
 def test_any_bytes_are_answered(junk: bytes, at: int) -> None:
     data = bytearray(blob(ZEN4, 0x2E7))
     data[at : at + len(junk)] = junk
-    if sniff(memoryview(data)):
-        assert isinstance(read("junk", memoryview(data)), Capture)
+    if sniff(Input("it", memoryview(data))):
+        assert isinstance(read(Input("junk", memoryview(data))), Capture)

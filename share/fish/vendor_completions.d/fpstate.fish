@@ -51,7 +51,7 @@ function _shtab_fpstate_using
 end
 
 set -g _shtab_fpstate_commands compare config layout verify simulate explain decode show encode convert diff poke vectors 'vectors run' 'vectors check' 'vectors generate' lint cpus policies xfeatures
-set -g _shtab_fpstate_opts_with_value --add --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --diff --diff-cpu --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --mutations --op --output --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --thread --tid --to --vcpus --xcr0 --xfd --xss -o
+set -g _shtab_fpstate_opts_with_value --add --as --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --diff --diff-cpu --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --mutations --op --output --pid --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --thread --tid --to --vcpus --xcr0 --xfd --xss -o
 
 complete -c fpstate -e
 complete -c fpstate -f
@@ -164,12 +164,19 @@ complete -c fpstate -n '_shtab_fpstate_using explain' -l json -d 'print a JSON d
 complete -c fpstate -n '_shtab_fpstate_using explain; and test $_shtab_fpstate_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'a CPUID dump, boot log or VMM file in any known form; - is standard input'
 complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a decode -d 'What a core holds of each thread'"'"'s extended state, every component in its place.'
 complete -c fpstate -n '_shtab_fpstate_using decode' -s h -l help -d 'show this help message and exit'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l pid -x -d 'a live process in place of SOURCE'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l tid -x -d 'one live thread in place of SOURCE'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l frames -d 'the signal frames on the stacks, of a process or a core'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l thread -x -d 'only this thread'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l all-threads -d 'every thread; those with the same state once'
 complete -c fpstate -n '_shtab_fpstate_using decode' -s v -l verbose -d 'initial registers and absent components as well'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l reg -x -d 'only these registers; may be given again'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l bytes -d 'every byte of the image, field by field'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l as -x -d 'the lanes of --reg: u8, i8, ... u64, i64, u128, bf16, f16, f32, f64'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l svg -x -d 'write a picture of the image too'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l explain -d 'what XRSTOR, XRSTORS, ptrace, KVM and sigreturn would say to the image, and by which rule'
-complete -c fpstate -n '_shtab_fpstate_using decode' -l policy -xka "linux-6.7 cet-v8 linux-6.12 linux-6.16 linux-6.17 linux-6.18 repaired default-on independent raw-msr resident" -d 'with --explain: the kernel'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l diff -xka "(__fish_complete_path (commandline -ct))" -d 'what differs from another source: each thread with its own'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l policy -xka "linux-6.7 cet-v8 linux-6.12 linux-6.16 linux-6.17 linux-6.18 repaired default-on independent raw-msr resident" -d 'with --explain: the kernel'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l diff-cpu -x -d 'the CPU that made OTHER: a name, a file, or host'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l cpu -xka "core2 conroe merom core2duo penryn wolfdale yorkfield harpertown nehalem nhm corei7 bloomfield gainestown lynnfield westmere wsm clarkdale arrandale gulftown westmere-ep sandy-bridge snb corei7-avx sandy-bridge-ep snb-ep sandy-bridge-e jaketown ivy-bridge ivb core-avx-i haswell hsw core-avx2 haswell-ult haswell-ep hsx haswell-server haswell-e broadwell bdw broadwell-ep bdx broadwell-server broadwell-e skylake skl skylake-client skylake-s kaby-lake kbl coffee-lake cfl comet-lake cml comet-lake-u cannon-lake cnl ice-lake icl ice-lake-client ice-lake-u rocket-lake rkl cypress-cove tiger-lake tgl willow-cove tiger-lake-h lakefield lkf alder-lake adl alder-lake-s alder-lake-avx512 adl-avx512 raptor-lake rpl raptor-cove raptor-lake-s meteor-lake mtl meteor-lake-h arrow-lake-s arl-s arrow-lake-h arrow-lake arl arl-h lunar-lake lnl panther-lake ptl panther-lake-l skylake-x skylake-server skx skylake-avx512 skylake-sp cascade-lake clx cascade-lake-server cascade-lake-sp cascade-lake-x cooper-lake cpx cooper-lake-sp ice-lake-server icx ice-lake-sp sapphire-rapids spr sapphire-rapids-sp emerald-rapids emr emerald-rapids-sp granite-rapids gnr granite-rapids-sp knights-landing knl xeon-phi sierra-forest srf diamond-rapids dmr bonnell atom diamondville pineview silvermont slm bay-trail goldmont glm apollo-lake denverton dnv goldmont-d goldmont-plus glp gemini-lake snow-ridge snr tremont-d tremont elkhart-lake ehl jasper-lake jsl gracemont alder-lake-n adl-n k10 amdfam10 barcelona phenom opteron-g3 family10h bobcat btver1 brazos bulldozer bdver1 opteron-g4 interlagos zambezi piledriver bdver2 opteron-g5 abu-dhabi vishera steamroller bdver3 kaveri excavator bdver4 bristol-ridge carrizo jaguar btver2 kabini puma beema zen znver1 zen1 naples epyc summit-ridge zen-plus zen+ pinnacle-ridge zen2 znver2 rome epyc-rome castle-peak matisse amd-4700s 4700s van-gogh steam-deck aerith zen3 znver3 milan epyc-milan vermeer zen3-plus zen3+ rembrandt zen4 znver4 raphael genoa epyc-genoa phoenix zen5 znver5 granite-ridge turin epyc-turin strix-point dhyana hygon hygon-dhyana hygon-c86-4g c86-4g zx-c zhangjiang zx-c+ kx-6000 lujiazui kx-u6780a kx-6000g kh-40000 yongfeng kx-7000 shijidadao zhaoxin kaixian centaur-cns cns qemu-tcg-max qemu-max tcg-max firecracker-genoa firecracker-sapphire-rapids firecracker-spr" -d 'a CPU of the built-in table'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l host -d 'the CPU that this runs on'
@@ -178,7 +185,7 @@ complete -c fpstate -n '_shtab_fpstate_using decode' -l base -xka "(__fish_compl
 complete -c fpstate -n '_shtab_fpstate_using decode' -l components -xka "(__fish_complete_path (commandline -ct))" -d 'components of your own, or changed ones'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l strict -d 'refuse a source that leaves something to be guessed'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l json -d 'print a JSON document in place of text'
-complete -c fpstate -n '_shtab_fpstate_using decode; and test $_shtab_fpstate_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a core, compressed or not; - is standard input'
+complete -c fpstate -n '_shtab_fpstate_using decode; and test $_shtab_fpstate_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a core, minidump, migration stream, snapshot, image or hex text, compressed or not; - is standard input'
 complete -c fpstate -n '_shtab_fpstate_using decode; and test $_shtab_fpstate_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'a CPUID dump, boot log or VMM file in any known form; - is standard input'
 complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a show -d 'The registers that an XSAVE image holds, by name.'
 complete -c fpstate -n '_shtab_fpstate_using show' -s h -l help -d 'show this help message and exit'

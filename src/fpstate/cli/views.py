@@ -16,15 +16,15 @@ from fpstate.xfeatures import CATALOGUE, Catalogue
 __all__ = ["add_views", "check_views", "view"]
 
 
-def add_views(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    parser.add_argument(
+def add_views(parser: argparse.ArgumentParser, one: argparse._MutuallyExclusiveGroup) -> None:
+    """Add the options; of the views in *one* a command shows one."""
+    one.add_argument(
         "--explain",
         action="store_true",
         help="what XRSTOR, XRSTORS, ptrace, KVM and sigreturn would say to the image, and by which rule",
     )
+    one.add_argument("--diff", metavar="OTHER", help="what differs from another source: each thread with its own")
     parser.add_argument("--policy", metavar="NAME", help="with --explain: the kernel")
-    parser.add_argument("--diff", metavar="OTHER", help="what differs from another source: each thread with its own")
     parser.add_argument("--diff-cpu", metavar="NAME", help="the CPU that made OTHER: a name, a file, or host")
 
 
@@ -33,8 +33,6 @@ def check_views(args: argparse.Namespace) -> None:
     for option, needs in (("policy", "explain"), ("diff_cpu", "diff")):
         if getattr(args, option) is not None and not getattr(args, needs):
             raise UsageError(f"--{option.replace('_', '-')} goes with --{needs}")
-    if args.explain and args.diff is not None:
-        raise UsageError("--explain and --diff are two views: ask for one")
     if args.diff == "-" and "-" in {args.source, args.file}:
         raise UsageError("standard input can be one of SOURCE, OTHER and the CPU's FILE, not two")
 

@@ -11,35 +11,62 @@ from typing import Any, Final
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.show import lines
 from fpstate.report.tables import bold, table, warn
-from fpstate.sources.capture import Damage
+from fpstate.sources.capture import Capture, Damage
 from fpstate.sources.decoded import Decoded, Finding
-from fpstate.sources.placement import Placed
+from fpstate.sources.placement import Layout, Placed
+from fpstate.xfeatures import LEGACY_SIZE
 
-__all__ = ["document", "finding_document", "finding_lines", "groups", "json_text", "text", "title"]
+__all__ = [
+    "bytes_text",
+    "document",
+    "finding_document",
+    "finding_lines",
+    "groups",
+    "json_text",
+    "registers_text",
+    "text",
+    "title",
+]
 
 _SCREEN: Final = 24
 """Lines of registers that one thread's text has at most, unless everything is wanted."""
 _MOST_TIDS: Final = 12
 """Numbers of threads that are listed before the rest is counted."""
+_NOUNS: Final = {
+    "sigframe": "signal frame",
+    "kvm-xsave": "vCPU",
+    "vcpu": "vCPU",
+    "qemu": "vCPU",
+    "firecracker": "vCPU",
+    "image": "image",
+    "text": "image",
+}
+"""What a `Thread` of a kind of source is, where it is no thread."""
+_WITH_NOTE: Final = {"elf-core", "sigframe"}
+"""Kinds whose layout is NT_X86_XSAVE_LAYOUT."""
 
 
 # -- the document --------------------------------------------------------------------------------------------------
 
 
-def document(decoded: Decoded, threads: Sequence[Placed]) -> Document:
-    """Return *threads* with every register, and everything that is wrong with the source."""
+def document(decoded: Decoded, threads: Sequence[Placed], names: Sequence[str] = ()) -> Document:
+    """Return *threads* with every register, or those of *names* that they have, and what is wrong with the source.
+
+    Raises:
+        UsageError: there is no register of a name.
+    """
     capture = decoded.capture
     return {
         "schema": SCHEMA,
         "source": capture.source,
         "kind": capture.kind,
-        "threads": [_thread(placed) for placed in threads],
+        "threads": [_thread(placed, names) for placed in threads],
         "findings": [finding_document(finding) for finding in decoded.findings],
         "notes": list(capture.notes),
     }
 
 
-def _thread(placed: Placed) -> Document:
+def _thread(placed: Placed, names: Sequence[str]) -> Document:
     thread, layout = placed.thread, placed.layout
     return {
         "tid": thread.tid,
@@ -54,8 +81,15 @@ def _thread(placed: Placed) -> Document:
         "layout": {"from": layout.origin, "confidence": layout.confidence, "candidates": list(layout.candidates)},
         "components": [slot._asdict() for slot in placed.components],
         "values": {name: hexmask(value) for name, value in thread.values.items()},
-        "registers": placed.hexadecimal(),
+        "registers": _chosen(placed, names) if names else placed.hexadecimal(),
     }
+
+
+def _chosen(placed: Placed, names: Sequence[str]) -> dict[str, str]:
+    from fpstate.report.described import find  # noqa: PLC0415  the whole state does without
+
+    found = (find(placed, name) for name in names if name not in placed.thread.values)
+    return {register.name: placed.value(register).hex() for register in found if register is not None}
 
 
 def _mask(value: int | None) -> str | None:
@@ -99,12 +133,54 @@ def text(decoded: Decoded, threads: Sequence[Placed], *, everything: bool = Fals
     capture = decoded.capture
     parts = [title(decoded, threads)]
     for group in groups(threads):
-        state = (*_head(group, everything=everything), _registers(group[0], everything=everything))
+        state = (*_head(group, capture.kind, everything=everything), _registers(group[0], everything=everything))
         parts.append("\n\n".join(filter(None, state)))
     parts += [f"note: {note}" for note in capture.notes]
-    if decoded.findings:
-        parts.append("\n".join(finding_lines(decoded.findings)))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_findings(decoded)])
+
+
+def registers_text(decoded: Decoded, threads: Sequence[Placed], names: Sequence[str], kind: str | None = None) -> str:
+    """Return the registers *names* of *threads*, those with the same ones once, and what is wrong with the source.
+
+    Args:
+        decoded: the source.
+        threads: of it.
+        names: registers, or values that are kept outside the image.
+        kind: lanes, of `fpstate.report.registers_view.TYPES`; None for what suits each register.
+
+    Raises:
+        UsageError: there is no such register, or *kind* does not fit its size.
+    """
+    from fpstate.report.described import described  # noqa: PLC0415  the whole state does without
+
+    return _by_text(decoded, threads, lambda placed: "\n".join(described(placed, name, kind) for name in names))
+
+
+def bytes_text(decoded: Decoded, threads: Sequence[Placed]) -> str:
+    """Return every byte of the images of *threads*, field by field, and what is wrong with the source."""
+    return _by_text(decoded, threads, _fields)
+
+
+def _fields(placed: Placed) -> str:
+    from fpstate.report.registers_view import fields, fields_text  # noqa: PLC0415  registers do without
+
+    if placed.image is None:
+        return "no image"
+    there = LEGACY_SIZE if placed.xstate_bv is None else len(placed.image.data)  # FXSAVE has no header
+    return fields_text([field for field in fields(placed.image) if field.offset < there])
+
+
+def _by_text(decoded: Decoded, threads: Sequence[Placed], shown: Callable[[Placed], str]) -> str:
+    """Return what *shown* says of each of *threads*, equal ones once, with whose it is where there are several."""
+    found: dict[str, list[Placed]] = {}
+    for placed in threads:
+        found.setdefault(shown(placed), []).append(placed)
+    parts = [f"{bold(_whose(group))}\n{said}" if len(threads) > 1 else said for said, group in found.items()]
+    return "\n\n".join([*parts, *_findings(decoded)])
+
+
+def _findings(decoded: Decoded) -> list[str]:
+    return ["\n".join(finding_lines(decoded.findings))] if decoded.findings else []
 
 
 def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
@@ -120,22 +196,35 @@ def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
 def title(decoded: Decoded, threads: Sequence[Placed]) -> str:
     """Return what the source is, and how many threads it has beside *threads*, those that are shown."""
     capture, count = decoded.capture, len(decoded.capture.threads)
-    many = f"{count} thread{'' if count == 1 else 's'}"
+    many = f"{count} {_noun(capture)}{'' if count == 1 else 's'}"
     more = "" if len(threads) == count else " (all of them: --all-threads)"
     return f"{capture.source}: {capture.kind}, {many}{more}"
 
 
-def _head(group: Sequence[Placed], *, everything: bool) -> tuple[str, ...]:
+def _noun(capture: Capture) -> str:
+    """Return what one of the source's `Thread`s is."""
+    return _NOUNS.get(capture.kind, "thread")
+
+
+def _head(group: Sequence[Placed], kind: str, *, everything: bool) -> tuple[str, ...]:
     """Return whose state it is, its header and its components."""
     placed = group[0]
     thread, names = placed.thread, placed.layout.caps.cpu.catalogue.names
     where = "" if thread.offset is None else f" at {thread.offset}"
-    rows = [f"{bold(_whose(group))}", f"{placed.format}, {len(thread.image)} bytes{where}; {placed.layout.text}"]
+    rows = [
+        f"{bold(_whose(group))}",
+        f"{placed.format}, {len(thread.image)} bytes{where}; {_places(placed.layout, kind)}",
+    ]
     rows += [f"  or as {other}" for other in placed.layout.candidates[1:]]
     for label, value in (("XCR0", thread.enabled), ("XSTATE_BV", placed.xstate_bv), ("XCOMP_BV", placed.xcomp_bv)):
         if value is not None:
             rows.append(f"{label:<9} {value:#x} {names(value)}")
     return "\n".join(rows), _components(placed, everything=everything)
+
+
+def _places(layout: Layout, kind: str) -> str:
+    """Return who says where components lie; only a core says it in a note."""
+    return "places as the source tells" if layout.origin == "note" and kind not in _WITH_NOTE else layout.text
 
 
 def _whose(group: Sequence[Placed]) -> str:
@@ -145,7 +234,8 @@ def _whose(group: Sequence[Placed]) -> str:
         tids = ", ".join(str(placed.thread.tid) for placed in group[:_MOST_TIDS])
         rest = f" and {len(group) - _MOST_TIDS} more" if len(group) > _MOST_TIDS else ""
         return f"{len(group)} threads with the same state: {tids}{rest}; {thread.abi}"
-    return f"thread {'?' if thread.tid is None else thread.tid}{name}, {thread.abi}"
+    number = "" if thread.tid is None else f"thread {thread.tid}"
+    return f"{number}{name or thread.name}, {thread.abi}" if number else f"{thread.name or 'state'}, {thread.abi}"
 
 
 def _components(placed: Placed, *, everything: bool) -> str:
@@ -162,20 +252,29 @@ def _components(placed: Placed, *, everything: bool) -> str:
 
 
 def _registers(placed: Placed, *, everything: bool) -> str:
-    """Return the registers that differ from their initial values, or all; without *everything* at most a screenful."""
+    """Return *everything*, or a screenful of the registers that differ from their initial values."""
     if placed.image is None:
         return ""
+    if everything:
+        return _all_registers(placed)
     rows = [f"{name:<9} {value:#x}" for name, value in placed.thread.values.items()]
     wanted = [(register, placed.value(register)) for register in placed.widest]
-    if not everything:
-        wanted = [(r, value) for r, value in wanted if value != r.initial.to_bytes(r.size, "little")]
+    wanted = [(r, value) for r, value in wanted if value != r.initial.to_bytes(r.size, "little")]
     for number, (register, value) in enumerate(wanted):
         shown = lines(register.name, register.format(value)).split("\n")
-        if not everything and len(rows) + len(shown) > _SCREEN:
+        if len(rows) + len(shown) > _SCREEN:
             rows.append(f"... and {len(wanted) - number} more registers that differ from their initial values (-v)")
             break
         rows += shown
     return "\n".join(rows) or "every register has its initial value"
+
+
+def _all_registers(placed: Placed) -> str:
+    from fpstate.report.described import described, described_values  # noqa: PLC0415  one screen does without
+
+    outside = described_values(placed.thread.values)
+    inside = [described(placed, register.name) for register in placed.widest]
+    return "\n".join([*([outside] if outside else []), *inside])
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

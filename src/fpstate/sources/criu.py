@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from fpstate.errors import UnreadableInput, printable
 from fpstate.sources.assemble import NOTE, assemble, fxsave
 from fpstate.sources.capture import Abi, Capture, Damage, Thread
+from fpstate.sources.input import Input
 from fpstate.sources.protobuf import Message, message, numbers
 from fpstate.sources.window import Broken, unpack, view
 from fpstate.xfeatures import CATALOGUE, LEGACY, bits
@@ -63,30 +64,26 @@ _ARRAYS: Final[Mapping[int, _Array]] = {
 """Field number to what it holds: ymmh_space, bndreg_state, bndcsr_state, opmask_reg, zmm_upper, hi16_zmm, pkru."""
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* begins with CRIU's magic numbers of a core image."""
-    return _start(data) is not None
+def sniff(source: Input) -> bool:
+    """Tell whether *source* begins with CRIU's magic numbers of a core image."""
+    return _start(source.head) is not None
 
 
-def _start(data: memoryview) -> int | None:
+def _start(head: bytes) -> int | None:
     """Return where the entry begins: behind one magic number or two."""
-    head = bytes(data[:8])
-    if head == struct.pack("<II", _COMMON, _CORE):
+    if head[:8] == struct.pack("<II", _COMMON, _CORE):
         return 8
     return 4 if head[:4] == struct.pack("<I", _CORE) else None
 
 
-def read(name: str, data: memoryview) -> Capture:
-    """Return the thread of a core image.
-
-    Args:
-        name: the path; the number in ``core-TID.img`` is the thread's.
-        data: the whole file.
+def read(source: Input) -> Capture:
+    """Return the thread of a core image; the number in a name ``core-TID.img`` is the thread's.
 
     Raises:
         UnreadableInput: it is no core image, of another architecture, or damaged before the registers.
     """
-    start = _start(data)
+    name, data = source.name, source.everything()
+    start = _start(source.head)
     if start is None:
         raise UnreadableInput(f"{name} is no CRIU core image")
     try:

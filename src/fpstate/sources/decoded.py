@@ -101,7 +101,7 @@ def decode(path: str | os.PathLike[str], *, cpu: Cpu | None = None, strict: bool
     """Return the state of every thread in a file.
 
     Args:
-        path: an ELF core, compressed or not; ``-`` is standard input.
+        path: a file of a kind in `fpstate.sources.open.READERS`, compressed or not; ``-`` is standard input.
         cpu: the CPU that made it, for a source that does not tell where components lie.
         strict: refuse a layout that is a guess among several.
 

@@ -35,6 +35,7 @@ __all__ = [
     "Span",
     "Threads",
     "read",
+    "sniff",
 ]
 
 NT_PRSTATUS: Final = 1
@@ -222,6 +223,11 @@ def _state(group: _Group) -> tuple[Form, _Note | None]:
     return ("fsave" if note.size == FSAVE_SIZE else "fxsave"), note
 
 
+def sniff(source: Input) -> bool:
+    """Tell whether *source* begins as an ELF file does."""
+    return source.head.startswith(b"\x7fELF")
+
+
 def read(source: Input) -> Capture:
     """Return the threads of the ELF core in *source*.
 
@@ -265,8 +271,9 @@ class _Core:
         abi: Abi = "i386" if machine == _EM_386 else "x32" if self.kind == 1 else "x86-64"
         threads = Threads(self.data, self.groups, abi, self.name)
         threads.layout = self.layout
-        damage = (*self.source.damage, *self.damage)
-        return Capture(self.source.name, "elf-core", threads, damage=damage, maker="gdb" if self.by_gdb else "")
+        return Capture(
+            self.source.name, "elf-core", threads, damage=tuple(self.damage), maker="gdb" if self.by_gdb else ""
+        )
 
     def hurt(self, rule: str, text: str, offset: int, cure: str = "") -> Damage:
         found = Damage(f"elf.{rule}", text, offset, cure)

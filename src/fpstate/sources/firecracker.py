@@ -27,6 +27,7 @@ from fpstate.cpu import xcr0
 from fpstate.errors import UnreadableInput
 from fpstate.sources import rawimage
 from fpstate.sources.capture import Capture, Damage, Thread
+from fpstate.sources.input import Input
 
 __all__ = ["crc64", "read", "sniff"]
 
@@ -45,26 +46,25 @@ _PATTERN: Final = struct.pack("<QIIII", _XCRS, 1, 0, 0, 0)
 """The length of ``struct kvm_xcrs``, one register, no flags, XCR0, a reserved word: what KVM_GET_XCRS writes."""
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* begins with Firecracker's magic number, of x86-64 or Arm."""
-    return int.from_bytes(data[:8], "little") & ~0xFFFF in {_MAGIC, _ARM}
+def sniff(source: Input) -> bool:
+    """Tell whether *source* begins with Firecracker's magic number, of x86-64 or Arm."""
+    return int.from_bytes(source.head[:8], "little") & ~0xFFFF in {_MAGIC, _ARM}
 
 
-def read(name: str, data: memoryview) -> Capture:
+def read(source: Input) -> Capture:
     """Return the vCPUs of a state file.
-
-    Args:
-        name: what to call it.
-        data: the whole file.
 
     Raises:
         UnreadableInput: it is an Arm guest's, too large, or no vCPU can be found in it.
     """
+    name, data = source.name, source.upto(_LONGEST + 1)
     magic = int.from_bytes(data[:8], "little")
     if magic & ~0xFFFF != _MAGIC:
         raise UnreadableInput(f"{name} is no Firecracker snapshot of an x86-64 guest")
     if len(data) > _LONGEST:
-        raise UnreadableInput(f"{name} has {len(data)} bytes: is it the guest's memory?", cure="give the state file")
+        raise UnreadableInput(
+            f"{name} has more than {_LONGEST} bytes: is it the guest's memory?", cure="give the state file"
+        )
     version = _version(data)
     state = bytes(data)
     threads = [_thread(number, data, found) for number, found in enumerate(_vcpus(state))]

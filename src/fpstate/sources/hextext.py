@@ -18,8 +18,9 @@ from fpstate.cpu.formats.text import decode, plain_lines
 from fpstate.errors import UnreadableInput
 from fpstate.sources import rawimage
 from fpstate.sources.capture import Capture, Damage, Thread
+from fpstate.sources.input import Input
 
-__all__ = ["blocks", "read", "sniff"]
+__all__ = ["blocks", "is_text", "read", "sniff"]
 
 _LONGEST: Final = 4 << 20
 _LARGEST: Final = 1 << 20
@@ -107,30 +108,33 @@ class _Block:
     guess: str = ""
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* is text with an image in it."""
-    if len(data) > _LONGEST or _is_binary(data):
+def sniff(source: Input) -> bool:
+    """Tell whether *source* is text with an image in it."""
+    if not is_text(source):
+        return False
+    data = source.upto(_LONGEST + 1)
+    if len(data) > _LONGEST:
         return False
     found, _ = blocks(decode(bytes(data)))
     return any(_image(block) is not None for block in found)
 
 
-def _is_binary(data: memoryview) -> bool:
-    head = bytes(data[:4096])
-    return b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff"))
+def is_text(source: Input) -> bool:
+    """Tell whether *source* begins as text does: without a zero byte, unless it is UTF-16."""
+    return b"\0" not in source.head or source.head.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
-def read(name: str, data: memoryview) -> Capture:
+def read(source: Input) -> Capture:
     """Return every image that a text shows, each as a thread without a number.
 
     Args:
-        name: what to call it.
-        data: the text, in any encoding that `fpstate.cpu.formats.text` undoes.
+        source: the text, in any encoding that `fpstate.cpu.formats.text` undoes.
 
     Raises:
         UnreadableInput: it has no bytes, too few, or none that can be an image; says which rule the first breaks.
     """
-    if len(data) > _LONGEST or _is_binary(data):
+    name, data = source.name, source.upto(_LONGEST + 1)
+    if len(data) > _LONGEST or not is_text(source):
         raise UnreadableInput(f"{name} is no text, or longer than {_LONGEST >> 20} MiB")
     found, skipped = blocks(decode(bytes(data)))
     threads, notes, reasons = [], [], []

@@ -83,16 +83,13 @@ class Input:
         self._data = memoryview(b"".join(pieces))
         return self._data
 
-    def everything(self, limit: int) -> memoryview:
-        """Return all of the source.
+    def everything(self) -> memoryview:
+        """Return all of the source; of a mapped file nothing is read by that.
 
         Raises:
-            UnreadableInput: it has more than *limit* bytes.
+            UnreadableInput: it is not mapped, and has more than `MOST_READ` bytes.
         """
-        data = self.upto(limit + 1)
-        if len(data) > limit:
-            raise UnreadableInput(f"{self.name} has more than {limit >> 10} KiB")
-        return data
+        return self.upto(sys.maxsize)
 
 
 class _Broken(Exception):

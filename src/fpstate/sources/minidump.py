@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from fpstate.cpu.model import Component
 from fpstate.errors import UnreadableInput, printable
 from fpstate.sources.capture import Abi, Capture, Damage, Form, Thread
+from fpstate.sources.input import Input
 from fpstate.sources.window import Broken, unpack, view
 from fpstate.xfeatures import CATALOGUE, COMPACTED, HEADER_SIZE, LEGACY, LEGACY_SIZE, MIN_SIZE, bits
 
@@ -77,21 +78,18 @@ class _Features:
     places: dict[int, tuple[int, int]]
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* begins as a minidump does."""
-    return bytes(data[:4]) == _MAGIC
+def sniff(source: Input) -> bool:
+    """Tell whether *source* begins as a minidump does."""
+    return source.head.startswith(_MAGIC)
 
 
-def read(name: str, data: memoryview) -> Capture:
+def read(source: Input) -> Capture:
     """Return the threads of a minidump; the one that the exception stream names comes first.
-
-    Args:
-        name: what to call it.
-        data: the whole file.
 
     Raises:
         UnreadableInput: it has no thread list, or was made on another architecture.
     """
+    name, data = source.name, source.everything()
     try:
         streams = _streams(data)
         machine = _machine(name, data, streams)

@@ -145,7 +145,7 @@ class Placed:
         named = (self.xstate_bv or 0) & _ALL
         return _slots(self.layout.caps, self.has, self.in_use, named, 0 if self.image is None else self.image.xcomp_bv)
 
-    def _exists(self, register: Register) -> bool:
+    def exists(self, register: Register) -> bool:
         """Tell whether the thread's mode reaches *register*, and it lies in components that have a place."""
         return not register.components & ~self.has and not (register.long_mode and self.thread.abi == "i386")
 
@@ -153,7 +153,7 @@ class Placed:
     def widest(self) -> tuple[Register, ...]:
         """The registers that there are, each byte once: zmm3 for xmm3, ymm3h and zmm3h where all three are."""
         sizes = self.layout.caps.sizes
-        return tuple(r for r in registers(self.has, sizes) if self._exists(r))
+        return tuple(r for r in registers(self.has, sizes) if self.exists(r))
 
     @property
     def named(self) -> tuple[Register, ...]:
@@ -333,8 +333,12 @@ class Placer:
 
 
 def _is_compacted(thread: Thread, header: Header) -> bool:
-    """Tell the format by XCOMP_BV[63], unless the source tells standard offsets: then it is damaged if it is set."""
-    return bool(header.xcomp_bv & COMPACTED) and thread.layout is None
+    """Tell the format by XCOMP_BV[63], unless the source tells standard offsets: then it is damaged if it is set.
+
+    A minidump of a compacted image tells sizes alone.
+    """
+    standard = thread.layout is not None and any(c.offset is not None for c in thread.layout.values())
+    return bool(header.xcomp_bv & COMPACTED) and not standard
 
 
 def _size(thread: Thread) -> int:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from fpstate.errors import UnreadableInput, printable
 from fpstate.sources.assemble import LAYOUT, NOTE, assemble, fxsave
 from fpstate.sources.capture import Capture, Damage, Thread
+from fpstate.sources.input import Input
 from fpstate.xfeatures import LEGACY, bits
 
 __all__ = ["read", "sniff"]
@@ -67,21 +68,18 @@ _VALUES: Final = {
 """Fields that lie outside the image, with what fpstate calls them."""
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* begins as a migration stream of version 3 does."""
-    return bytes(data[:8]) == struct.pack(">II", _MAGIC, _VERSION)
+def sniff(source: Input) -> bool:
+    """Tell whether *source* begins as a migration stream of version 3 does."""
+    return source.head[:8] == struct.pack(">II", _MAGIC, _VERSION)
 
 
-def read(name: str, data: memoryview) -> Capture:
-    """Return the vCPUs of a migration stream.
-
-    Args:
-        name: what to call it.
-        data: the whole stream; only its end is read.
+def read(source: Input) -> Capture:
+    """Return the vCPUs of a migration stream; of a mapped file only the end is read.
 
     Raises:
         UnreadableInput: it has no description, is cut short, or has no x86 CPU.
     """
+    name, data = source.name, source.everything()
     end, described = _description(name, data)
     damage: list[Damage] = []
     threads = []

@@ -15,6 +15,7 @@ from fpstate.isa.restore import check_mxcsr
 from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1
 from fpstate.sources.capture import Capture, Form, Thread
+from fpstate.sources.input import Input
 from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, mask_of
 
 __all__ = ["implausible", "read", "sniff", "thread"]
@@ -31,7 +32,7 @@ _KNOWN: Final = mask_of(row.bit for row in CATALOGUE)
 def implausible(data: memoryview) -> str | None:
     """Return why *data* cannot be an image, by rule and offset; None if it can be one."""
     if len(data) != LEGACY_SIZE and not MIN_SIZE <= len(data) <= _LARGEST:
-        return f"it has {len(data)} bytes: FXSAVE writes 512, an XSAVE area has 576 to {_LARGEST}"
+        return f"it has {_bytes(data)}: FXSAVE writes 512, an XSAVE area has 576 to {_LARGEST}"
     if not any(data[LEGACY_SIZE:MIN_SIZE]) and not any(data[24:28]):  # XSAVE writes MXCSR, in use or not
         return "its header and MXCSR are all 0: nothing says that it is an image"
     try:
@@ -43,6 +44,11 @@ def implausible(data: memoryview) -> str | None:
         where = "" if fault.offset is None else f" at byte {fault.offset}"
         return f"{fault.detail}{where}: {fault.rule.text} ({fault.rule.id})"
     return None
+
+
+def _bytes(data: memoryview) -> str:
+    """Say how many there are; more than an image can have are not counted."""
+    return f"more than {_LARGEST} bytes" if len(data) > _LARGEST else f"{len(data)} bytes"
 
 
 def _check_legacy(data: memoryview) -> None:
@@ -63,21 +69,18 @@ def _check_header(data: memoryview) -> None:
         _check_legacy(data)
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* can be an image."""
-    return implausible(data) is None
+def sniff(source: Input) -> bool:
+    """Tell whether *source* can be an image."""
+    return implausible(source.upto(_LARGEST + 1)) is None
 
 
-def read(name: str, data: memoryview) -> Capture:
+def read(source: Input) -> Capture:
     """Return the image in a file of nothing else.
-
-    Args:
-        name: what to call it.
-        data: the whole file.
 
     Raises:
         UnreadableInput: it cannot be one; says by which rule, at which byte.
     """
+    name, data = source.name, source.upto(_LARGEST + 1)
     reason = implausible(data)
     if reason is not None:
         raise UnreadableInput(f"{name} is no XSAVE or FXSAVE image: {reason}", cure="give the image from byte 0 on")

@@ -24,6 +24,7 @@ from fpstate.isa.profile import of_cpu
 from fpstate.linux.abi import FP_XSTATE_MAGIC1, FSAVE_HEADER, MAGIC2_SIZE, SOFTWARE
 from fpstate.linux.copyin import Finding, check_ptrace, check_sigreturn, check_xstate_in_sigframe
 from fpstate.sources.capture import Capture, Damage, Thread
+from fpstate.sources.input import Input
 from fpstate.xfeatures import LEGACY, LEGACY_SIZE, MIN_SIZE, USER
 
 __all__ = ["Memory", "find", "read", "sniff"]
@@ -62,12 +63,12 @@ class Memory(NamedTuple):
 # -- raw bytes -------------------------------------------------------------------------------------------------------
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* begins with the image of a signal frame: its magic1 is there."""
-    return _start(data) is not None
+def sniff(source: Input) -> bool:
+    """Tell whether *source* begins with the image of a signal frame: its magic1 is there."""
+    return _start(source.head) is not None
 
 
-def _start(data: memoryview) -> int | None:
+def _start(data: bytes) -> int | None:
     """Return where the image begins: at 0, or behind the 112 bytes of FSAVE of a 32-bit frame."""
     magic = FP_XSTATE_MAGIC1.to_bytes(4, "little")
     for start in (0, FSAVE_HEADER):
@@ -76,25 +77,25 @@ def _start(data: memoryview) -> int | None:
     return None
 
 
-def read(name: str, data: memoryview) -> Capture:
-    """Return the one frame whose image is *data*, maybe with more behind it.
+def read(source: Input) -> Capture:
+    """Return the one frame whose image *source* begins with, maybe with more behind it.
 
     The task is the one that the frame speaks of: its features and its size are the frame's own.
 
     Args:
-        name: the source's.
-        data: from the image's first byte on, or from the FSAVE part of a 32-bit frame.
+        source: from the image's first byte on, or from the FSAVE part of a 32-bit frame.
 
     Raises:
         UnreadableInput: it is no such image.
     """
-    start = _start(data)
+    start = _start(source.head)
     if start is None:
         raise UnreadableInput(
-            f"{name} is no image of a signal frame: magic1 ({FP_XSTATE_MAGIC1:#x}) is not at {SOFTWARE}",
+            f"{source.name} is no image of a signal frame: magic1 ({FP_XSTATE_MAGIC1:#x}) is not at {SOFTWARE}",
             cure="give the bytes from uc_mcontext.fpstate on",
         )
-    return Capture(name, "sigframe", [_thread(data[start:], None, start, None)])
+    data = source.upto(FSAVE_HEADER + _LARGEST + MAGIC2_SIZE)
+    return Capture(source.name, "sigframe", [_thread(data[start:], None, start, None)])
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------

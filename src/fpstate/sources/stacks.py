@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from fpstate.cpu.model import Component
 from fpstate.errors import CannotTell, FpstateError, UnreadableInput
 from fpstate.isa import Capabilities
 from fpstate.linux.tracee import NT_PRSTATUS, in_tracer
+from fpstate.sources import elfcore
 from fpstate.sources.capture import Capture, Thread
+from fpstate.sources.input import Input
 from fpstate.sources.process import host_cpu, leader_of, require_linux, stop, threads_of
 from fpstate.sources.sigframe import Memory, find
 
-__all__ = ["core_memory", "frames_of_core", "frames_of_process"]
+__all__ = ["core_memory", "frames_of_core", "frames_of_process", "frames_of_thread"]
 
 _RED_ZONE: Final = 128
 """Bytes below the stack pointer that a 64-bit program may use."""
@@ -42,12 +46,26 @@ def frames_of_process(pid: int) -> Capture:
     """
     require_linux()
     leader = leader_of(pid)
+    return _frames(f"pid {leader}", leader, threads_of(leader))
+
+
+def frames_of_thread(tid: int) -> Capture:
+    """Return the signal frames on the stack of thread *tid* alone, one `Thread` each.
+
+    Raises:
+        UnreadableInput, CannotTell: as `fpstate.sources.process.capture_process`.
+    """
+    require_linux()
+    return _frames(f"tid {tid}", leader_of(tid), [tid])
+
+
+def _frames(name: str, leader: int, tids: list[int]) -> Capture:
+    """Return the frames on the stacks of threads *tids* of process *leader*."""
     cpu, reasons = host_cpu()
     caps = None if cpu is None or not cpu.has_xsave else Capabilities(cpu)
     frames: list[Thread] = []
     notes = list(reasons)
     refused: list[FpstateError] = []
-    tids = threads_of(leader)
     for tid, stack in in_tracer(partial(_stacks, leader, tids)):
         if isinstance(stack, Memory):
             found, remarks = find([stack], tid=tid, caps=caps)
@@ -57,7 +75,7 @@ def frames_of_process(pid: int) -> Capture:
             refused.append(stack)
     if refused and len(refused) == len(tids):
         raise refused[0]
-    return Capture(f"signal frames of pid {leader}", "sigframe", frames, cpu, notes=(*notes, *map(str, refused)))
+    return Capture(name, "sigframe", frames, cpu, notes=(*notes, *map(str, refused)))
 
 
 def _stacks(pid: int, tids: list[int]) -> list[tuple[int, Memory | FpstateError]]:
@@ -97,26 +115,38 @@ def _mapping(pid: int, address: int) -> tuple[int, int]:
 # -- cores -----------------------------------------------------------------------------------------------------------
 
 
-def frames_of_core(name: str, data: memoryview) -> Capture:
+def frames_of_core(source: Input) -> Capture:
     """Return the signal frames in the memory of an ELF core, one `Thread` each, offsets in the core.
 
+    The kernel lays a frame out as it does the notes (``copy_xstate_to_uabi_buf``, ``copy_fpstate_to_sigframe``): where
+    the core says where components lie, that is so in its frames.
+
     Args:
-        name: the source's.
-        data: all of it; a mapped file is read only where it holds writable memory.
+        source: the core; a mapped file is read only where it holds writable memory.
 
     Raises:
         UnreadableInput: it is no ELF core of an x86 machine.
     """
-    frames, notes = find(core_memory(name, data))
-    return Capture(name, "sigframe", frames, notes=notes)
+    frames, notes = find(core_memory(source))
+    layout = _layout_of(source)
+    return Capture(source.name, "sigframe", [replace(frame, layout=layout) for frame in frames], notes=notes)
 
 
-def core_memory(name: str, data: memoryview) -> Iterator[Memory]:
+def _layout_of(source: Input) -> Mapping[int, Component] | None:
+    """Return the layout note of a core; None if it has none, or no notes that can be read."""
+    try:
+        return next((thread.layout for thread in elfcore.read(source).threads), None)
+    except UnreadableInput:
+        return None
+
+
+def core_memory(source: Input) -> Iterator[Memory]:
     """Yield the writable segments of an ELF core, as far as the file holds them.
 
     Raises:
         UnreadableInput: it is no little-endian ELF core.
     """
+    name, data = source.name, source.everything()
     magic = bytes(data[:6])
     wide = magic[4:5] == b"\x02"
     head = "<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH"

@@ -19,6 +19,7 @@ from fpstate.isa.control import MSRS
 from fpstate.linux.abi import SOFTWARE
 from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
 from fpstate.sources.capture import Capture, Thread
+from fpstate.sources.input import Input
 from fpstate.sources.process import host_cpu, require_linux
 from fpstate.xfeatures import CET, LEGACY, LEGACY_SIZE, MIN_SIZE, USER, XTILEDATA, bits
 
@@ -180,12 +181,13 @@ def _ssp(fd: int) -> int | None:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def sniff(data: memoryview) -> bool:
-    """Tell whether *data* is what KVM_GET_XSAVE or KVM_GET_XSAVE2 gave: by its size, and by what KVM writes into it.
+def sniff(source: Input) -> bool:
+    """Tell whether *source* is what KVM_GET_XSAVE or KVM_GET_XSAVE2 gave: by its size, and by what KVM writes into it.
 
     4096 bytes, or, with AMX alone, more: then PTRACE_GETREGSET would have given the same.  The header is a standard
     one, without a component that the software bytes do not name (they name none in Linux before 5.16).
     """
+    data = source.upto(_LARGEST + 1)
     if len(data) < XSAVE_IOCTL_SIZE or len(data) > _LARGEST or len(data) % 8:
         return False
     xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, LEGACY_SIZE)
@@ -200,16 +202,13 @@ def sniff(data: memoryview) -> bool:
     return not xstate_bv & ~((named or USER) | LEGACY)
 
 
-def read(name: str, data: memoryview) -> Capture:
+def read(source: Input) -> Capture:
     """Return the one vCPU of a file that `sniff` knows.
-
-    Args:
-        name: the source's.
-        data: all of it.
 
     Raises:
         UnreadableInput: it has less than 576 bytes.
     """
+    name, data = source.name, source.upto(_LARGEST)[:_LARGEST]
     if len(data) < MIN_SIZE:
         raise UnreadableInput(f"{name} has {len(data)} bytes, and KVM_GET_XSAVE gives {XSAVE_IOCTL_SIZE}")
     (named,) = struct.unpack_from("<Q", data, SOFTWARE)
