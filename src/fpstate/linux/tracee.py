@@ -51,6 +51,7 @@ __all__ = [
 PTRACE_TRACEME: Final = 0
 _PTRACE_DETACH: Final = 17
 _PTRACE_GETREGSET, _PTRACE_SETREGSET = 0x4204, 0x4205
+_PTRACE_GETSIGINFO = 0x4202
 _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
 _PTRACE_EVENT_STOP: Final = 128
 _PR_SET_TIMERSLACK: Final = 29  # <linux/prctl.h>
@@ -203,8 +204,22 @@ def stopped(tid: int, *, patience: float = _PATIENCE) -> Iterator[Tracee]:
         yield tracee
     finally:
         with contextlib.suppress(ProcessLookupError):  # killed meanwhile
-            ptrace(_PTRACE_DETACH, tid, 0, tracee.signal)
+            ptrace(_PTRACE_DETACH, tid, 0, 0 if _is_ours(tracee) else tracee.signal)
         tracee.stopped_ns = time.perf_counter_ns() - start
+
+
+def _is_ours(tracee: Tracee) -> bool:
+    """Tell whether a SIGTRAP is PTRACE_INTERRUPT's, by its siginfo too: handed to the thread it would kill it."""
+    if tracee.signal != signal.SIGTRAP:
+        return False
+    import ctypes  # noqa: PLC0415 - see ptrace
+
+    info = (ctypes.c_int32 * 32)()  # siginfo_t: si_signo, si_errno, si_code
+    try:
+        ptrace(_PTRACE_GETSIGINFO, tracee.tid, 0, ctypes.addressof(info))
+    except OSError:
+        return True
+    return info[2] >> 8 == _PTRACE_EVENT_STOP
 
 
 def _wait(tid: int, patience: float) -> int:
