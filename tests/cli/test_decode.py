@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import elfcores as cores
 import fpstate
 from corpus import MISSING, corpus_files, corpus_folder
-from fpstate import cli
+from decoding import document, run
 from fpstate.errors import FpstateError
 from fpstate.registers import abridged_tags
 from fpstate.report import decode as report
@@ -35,22 +35,6 @@ STATE = cores.image({"zmm3": ZMM3, "zmm17": ZMM17, "k1": bytes(range(8)), "mxcsr
 def _folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
-
-
-def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        status = cli.main(["decode", *command.split()])
-    except SystemExit as end:
-        status = int(end.code or 0)
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
-
-
-def document(command: str, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
-    found, out, err = run(f"{command} --json", capsys)
-    assert (found, err) == (status, "")
-    answer: dict[str, Any] = json.loads(out)
-    return answer
 
 
 def write(data: bytes, name: str = "app.core") -> None:

@@ -7,7 +7,6 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 import elfcores as cores
 import fpstate
 from corpus import corpus_files
-from fpstate import cli
-from fpstate import cpu as cpus
+from decoding import run
 from fpstate.cpu.host import why_not_x86_64
 from fpstate.errors import FpstateError
 from fpstate.image import read
@@ -44,15 +42,6 @@ def _folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     pathlib.Path("app.core").write_bytes(cores.core([cores.thread(7, STATE), cores.layout_of()]))
-
-
-def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        status = cli.main(["decode", *command.split()])
-    except SystemExit as end:
-        status = int(end.code or 0)
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
 
 
 def said(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -241,21 +230,6 @@ def test_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # -- live processes and signal frames --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def caps() -> Capabilities:
-    return Capabilities(cpus.this_host())
-
-
-@pytest.fixture
-def program(caps: Capabilities) -> Iterator[Program]:
-    try:
-        made = Program("registers", [known(caps, 1), known(caps, 2)])
-    except OSError as refused:
-        pytest.skip(str(refused))
-    with made:
-        yield made
 
 
 @host

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
-from typing import Any
 
 import pytest
 
 import elfcores as cores
 from corpus import corpus_files
-from fpstate import cli
+from decoding import document, run
 
 ZMM3 = bytes(range(64))
 STATE = cores.image({"zmm3": ZMM3})
@@ -29,19 +27,6 @@ def _folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def write(name: str, *images: bytes) -> None:
     threads = [cores.thread(tid, image) for tid, image in enumerate(images, 1)]
     pathlib.Path(name).write_bytes(cores.core([*threads, cores.layout_of()]))
-
-
-def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    status = cli.main(["decode", *command.split()])
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
-
-
-def document(command: str, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
-    found, out, err = run(f"{command} --json", capsys)
-    assert (found, err) == (status, "")
-    answer: dict[str, Any] = json.loads(out)
-    return answer
 
 
 def damaged(at: int, value: int) -> bytes:

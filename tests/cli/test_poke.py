@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from fpstate import cli
-from fpstate import cpu as cpus
 from fpstate.cpu.host import why_not_x86_64
 from fpstate.image import read, register_differences
 from fpstate.isa import Capabilities
@@ -23,21 +21,6 @@ pytestmark = [
     pytest.mark.host,
     pytest.mark.skipif(why_not_x86_64() is not None, reason=str(why_not_x86_64())),
 ]
-
-
-@pytest.fixture(scope="module")
-def caps() -> Capabilities:
-    return Capabilities(cpus.this_host())
-
-
-@pytest.fixture
-def program(caps: Capabilities) -> Iterator[Program]:
-    try:
-        made = Program("registers", [known(caps, 1), known(caps, 2)])
-    except OSError as refused:
-        pytest.skip(str(refused))
-    with made:
-        yield made
 
 
 def poke(tid: int, *words: str) -> int:

@@ -7,13 +7,11 @@ import pathlib
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
 
 import pytest
 
 import elfcores as cores
 import fpstate
-from fpstate import cpu as cpus
 from fpstate.cpu.host import why_not_x86_64
 from fpstate.image import read
 from fpstate.isa import Capabilities
@@ -26,21 +24,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is missing"),
 ]
 PATHS = [str(pathlib.Path(fpstate.__file__).parents[1]), sysconfig.get_path("purelib")]
-
-
-@pytest.fixture(scope="module")
-def caps() -> Capabilities:
-    return Capabilities(cpus.this_host())
-
-
-@pytest.fixture
-def program(caps: Capabilities) -> Iterator[Program]:
-    try:
-        made = Program("registers", [known(caps, 1), known(caps, 2)])
-    except OSError as refused:
-        pytest.skip(str(refused))
-    with made:
-        yield made
 
 
 def inside_gdb(*commands: str) -> str:
