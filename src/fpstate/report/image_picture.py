@@ -8,13 +8,13 @@ same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from html import escape
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from fpstate.errors import CannotTell, printable
+from fpstate.errors import CannotTell
 from fpstate.image import Image
 from fpstate.layout import Layout, compacted, standard
+from fpstate.report.svg import document, escaped, text
 from fpstate.xfeatures import HEADER_SIZE, LEGACY, LEGACY_SIZE
 
 __all__ = ["svg"]
@@ -114,20 +114,7 @@ class _Picture:
         for number, name in enumerate(("standard", "compacted")):
             top = self._format(name, top + 26 if number else top + 18)
         height = top + 12
-        head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-            f'viewBox="0 0 {_WIDTH} {height}" role="img">'
-        )
-        lines = [
-            head,
-            f"<title>{_escaped(title)}</title>",
-            f"<style>{_STYLE}</style>",
-            _HATCH,
-            *self.parts,
-            "</svg>",
-            "",
-        ]
-        return "\n".join(lines)
+        return document(_WIDTH, height, title, [f"<style>{_STYLE}</style>", _HATCH, *self.parts])
 
     def _format(self, name: str, top: int) -> int:
         """Draw one format from *top* on, and return where it ends."""
@@ -151,7 +138,7 @@ class _Picture:
 
     def _box(self, piece: _Piece, left: float, right: float, top: int) -> None:
         width = round(right - left, 1)
-        words = _escaped(f"{piece.name}: {piece.size} bytes at {piece.offset}, {_STATES[piece.state]}")
+        words = escaped(f"{piece.name}: {piece.size} bytes at {piece.offset}, {_STATES[piece.state]}")
         shape = f'<rect class="{piece.state}" x="{left}" y="{top}" width="{width}" height="{_BAR}">'
         self.parts.append(f"{shape}<title>{words}</title></rect>")
         if piece.state != "hole" and len(piece.name) * _LETTER < width:
@@ -179,13 +166,7 @@ class _Picture:
         return top + 14
 
     def _text(
-        self, x: float, y: float, text: str, *, size: int, weight: str = "normal", anchor: str = "start", css: str = ""
+        self, x: float, y: float, words: str, *, size: int, weight: str = "normal", anchor: str = "start", css: str = ""
     ) -> None:
-        named = f' class="{css}"' if css else ""
-        style = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}"'
-        self.parts.append(f'<text{named} x="{round(x, 1)}" y="{round(y, 1)}" {style}>{_escaped(text)}</text>')
-
-
-def _escaped(text: str) -> str:
-    """Return *text* as XML can hold it: a CPU's name comes from a file."""
-    return escape(printable(text))
+        named = f'class="{css}"' if css else ""
+        self.parts.append(text(x, y, words, named, size=size, weight=weight, anchor=anchor))

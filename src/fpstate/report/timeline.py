@@ -8,13 +8,12 @@ that its owner has replaced.  The same scenario always gives the same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from html import escape
 from typing import Final
 
-from fpstate.errors import printable
 from fpstate.linux.machine import Event
 from fpstate.linux.machine.event import CpuState
 from fpstate.linux.scenario import Outcome
+from fpstate.report.svg import document, escaped, text
 
 __all__ = ["svg"]
 
@@ -35,11 +34,6 @@ _FONT: Final = 'font-family="Helvetica, Arial, sans-serif"'
 def svg(outcome: Outcome) -> str:
     """Return the picture."""
     return _Picture(outcome).draw()
-
-
-def _escaped(text: str) -> str:
-    """Return *text* as XML can hold it: names of files and policies may have characters that it cannot."""
-    return escape(printable(text))
 
 
 def _base(whose: str) -> tuple[str, bool]:
@@ -66,7 +60,7 @@ class _Picture:
         lanes = _TOP + scenario.cpus * (_LANE + _GAP)
         listed = self._listed()
         columns = max(len(events), 1)
-        longest = max((len(text) for text, _ in listed), default=0)
+        longest = max((len(words) for words, _ in listed), default=0)
         width = max(_LEFT + columns * _COLUMN + 20, int(longest * 7.2) + 60, 640)
         height = lanes + 60 + len(listed) * _LINE
         title = scenario.title or scenario.name
@@ -75,14 +69,10 @@ class _Picture:
         for number in range(scenario.cpus):
             self._lane(number, colours)
         self._legend(lanes + 4, owners, colours)
-        for row, (text, red) in enumerate(listed):
-            self._text(16, lanes + 48 + row * _LINE, text, size=12, fill=_RED if red else "#000000")
-        head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" {_FONT} role="img">'
-        )
+        for row, (words, red) in enumerate(listed):
+            self._text(16, lanes + 48 + row * _LINE, words, size=12, fill=_RED if red else "#000000")
         background = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-        return "\n".join([head, f"<title>{_escaped(title)}</title>", background, *self.parts, "</svg>", ""])
+        return document(width, height, title, [background, *self.parts], _FONT)
 
     def _owners(self) -> list[str]:
         """Return every context that ever has values in registers, in the order of their names."""
@@ -131,7 +121,7 @@ class _Picture:
             y = round(top + round(_LANE * at / total, 1), 1)
             opacity = f' fill-opacity="{_PALE}"' if pale else ""
             shape = f'<rect x="{left}" y="{y}" width="{_COLUMN}" height="{round(height, 1)}"'
-            self.parts.append(f'{shape} fill="{colours[base]}"{opacity}><title>{_escaped(whose)}</title></rect>')
+            self.parts.append(f'{shape} fill="{colours[base]}"{opacity}><title>{escaped(whose)}</title></rect>')
             at += mask.bit_count()
 
     def _mark(self, x: float, y: float, number: int, *, red: bool) -> None:
@@ -158,15 +148,15 @@ class _Picture:
         self,
         x: float,
         y: float,
-        text: str,
+        words: str,
         *,
         size: int,
         weight: str = "normal",
         anchor: str = "start",
         fill: str = "#000000",
     ) -> None:
-        style = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{fill}"'
-        self.parts.append(f'<text x="{x}" y="{y}" xml:space="preserve" {style}>{_escaped(text)}</text>')
+        further = f'xml:space="preserve" fill="{fill}"'
+        self.parts.append(text(x, y, words, further, size=size, weight=weight, anchor=anchor))
 
 
 def _runs(event: Event, number: int) -> tuple[str, str]:
