@@ -144,11 +144,10 @@ def test_a_signal_met_on_its_way_is_handed_on(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_process_that_ends_is_its_parents_to_collect(program: Program) -> None:
-    done = threading.Event()
     errors: list[FpstateError] = []
 
     def look() -> None:
-        while not done.is_set():
+        while not errors:
             try:
                 capture_process(program.pid)
             except UnreadableInput as error:
@@ -157,9 +156,20 @@ def test_a_process_that_ends_is_its_parents_to_collect(program: Program) -> None
     looker = threading.Thread(target=look)
     looker.start()
     time.sleep(0.05)
-    assert program.kill() == -signal.SIGKILL
-    done.set()
+    os.kill(program.pid, signal.SIGKILL)
     looker.join()
+    assert program.ended() == -signal.SIGKILL
+
+
+def test_a_stop_that_another_thread_of_the_reader_is_told_of_is_read_all_the_same(program: Program) -> None:
+    told: list[int] = []
+    waiter = threading.Thread(target=lambda: told.append(os.waitpid(program.pid, 0)[1]))
+    waiter.start()
+    while waiter.is_alive():  # the kernel tells the tracer or the waiter
+        assert len(capture_process(program.pid).threads) == 4
+    assert os.WIFSTOPPED(told[0])
+    assert os.WSTOPSIG(told[0]) == signal.SIGTRAP
+    assert len(program.saved()) == 3
 
 
 def test_a_zombie_has_no_registers() -> None:

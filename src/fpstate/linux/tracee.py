@@ -10,8 +10,13 @@ in a thread of its own (`in_tracer`), and nothing stays traced, whatever happens
 One thing cannot be undone: a system call in which the thread slept is interrupted.  Most restart by themselves; a few,
 epoll_wait(2) among them, then return EINTR, as they do after SIGSTOP and SIGCONT (signal(7)).
 
+And one thing cannot be hidden from the process that traces: wait(2) in any of its threads is told of the stops of
+whatever any of them traces, asked for or not.  Where the traced thread is also a child that another thread waits for,
+that wait ends with the stop; `subprocess.Popen.wait` then takes SIGTRAP for the child's end.  A process that reads its
+own children must not wait for them meanwhile.
+
 Sources: ptrace(2); Linux ``<linux/ptrace.h>``, ``<linux/elf.h>``, ``kernel/ptrace.c``, ``kernel/signal.c``
-(``do_jobctl_trap``, ``ptrace_signal``).
+(``do_jobctl_trap``, ``ptrace_signal``), ``kernel/exit.c`` (``wait_task_stopped``).
 """
 
 from __future__ import annotations
@@ -204,22 +209,8 @@ def stopped(tid: int, *, patience: float = _PATIENCE) -> Iterator[Tracee]:
         yield tracee
     finally:
         with contextlib.suppress(ProcessLookupError):  # killed meanwhile
-            ptrace(_PTRACE_DETACH, tid, 0, 0 if _is_ours(tracee) else tracee.signal)
+            ptrace(_PTRACE_DETACH, tid, 0, tracee.signal)
         tracee.stopped_ns = time.perf_counter_ns() - start
-
-
-def _is_ours(tracee: Tracee) -> bool:
-    """Tell whether a SIGTRAP is PTRACE_INTERRUPT's, by its siginfo too: handed to the thread it would kill it."""
-    if tracee.signal != signal.SIGTRAP:
-        return False
-    import ctypes  # noqa: PLC0415 - see ptrace
-
-    info = (ctypes.c_int32 * 32)()  # siginfo_t: si_signo, si_errno, si_code
-    try:
-        ptrace(_PTRACE_GETSIGINFO, tracee.tid, 0, ctypes.addressof(info))
-    except OSError:
-        return True
-    return info[2] >> 8 == _PTRACE_EVENT_STOP
 
 
 def _wait(tid: int, patience: float) -> int:
@@ -236,15 +227,28 @@ def _wait(tid: int, patience: float) -> int:
         if waited < _SOON:
             time.sleep(20e-6)
             continue
-        if state_of(tid) in {"Z", "X", ""}:
+        state = state_of(tid)
+        if state in {"Z", "X", ""}:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"thread {tid}")
+        if state == "t":  # another thread of ours waits for this child of ours, and was told of the stop instead
+            return _status_by_siginfo(tid)
         if waited > patience:
             raise CannotTell(
-                f"thread {tid} did not stop within {patience:g} s: it is in state {state_of(tid)} (proc(5)), and stops "
-                "only when its system call is over",
+                f"thread {tid} did not stop within {patience:g} s: it is in state {state} (proc(5)), and stops only "
+                "when its system call is over",
                 cure="try again later; /proc/PID/wchan says where it waits",
             )
         time.sleep(min(waited / 10, 0.01))
+
+
+def _status_by_siginfo(tid: int) -> int:
+    """Return what waitid(2) says of a stop, by its siginfo: an event is in si_code (ptrace_do_notify())."""
+    import ctypes  # noqa: PLC0415 - see ptrace
+
+    siginfo = (ctypes.c_int32 * 32)()  # si_signo, si_errno, si_code, and 116 bytes more
+    ptrace(_PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(siginfo))
+    signo, _, code = siginfo[:3]
+    return int(code if code >> 8 == _PTRACE_EVENT_STOP else signo)
 
 
 def state_of(tid: int) -> str:

@@ -87,7 +87,8 @@ class Reading:
 def capture_process(pid: int) -> Capture:
     """Return the state of every thread of process *pid*, the first thread first.
 
-    A thread that ends before it is read is left out, with a note.
+    A thread that ends before it is read is left out, with a note.  A child of this process must not be waited for
+    meanwhile: `fpstate.linux.tracee` says why.
 
     Raises:
         UnreadableInput: there is no such process, it may not be traced (the message says why), or this is no x86-64
