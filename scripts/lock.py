@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOCKS = {"run.txt": (["build"], ["verify"]), "dev.txt": (["build", "test", "lint", "docs"], ["batch", "verify"])}
+LOCKS = {
+    "run.txt": (["build"], ["verify"]),
+    "dev.txt": (["build", "test", "lint", "docs"], ["batch", "verify", "trace", "cluster"]),
+}
 """Each file's dependency groups and extras."""
 OPTIONS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--upgrade"]
 

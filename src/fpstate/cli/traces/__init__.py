@@ -1,0 +1,1 @@
+"""The actions of ``fpstate trace``, a module each."""
