@@ -10,8 +10,8 @@ import struct
 from typing import Final
 
 from fpstate.errors import UnreadableInput
-from fpstate.isa.header import Header, check_compacted, check_standard
-from fpstate.isa.restore import check_mxcsr
+from fpstate.isa.header import Header, check_compacted, check_standard, named
+from fpstate.isa.mxcsr import check_plausible
 from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1
 from fpstate.sources.capture import Capture, Form, Thread
@@ -22,10 +22,6 @@ __all__ = ["implausible", "read", "sniff", "thread"]
 
 _LARGEST: Final = 1 << 20
 _SOFTWARE: Final = 464
-_MXCSR_EVERYWHERE: Final = 0xFFBF
-"""What MXCSR_MASK 0 stands for (SDM volume 1, 11.6.6)."""
-_MXCSR_KNOWN: Final = 0x2FFFF
-"""Every bit that some CPU's MXCSR_MASK has: the lower sixteen, and AMD's misaligned SSE mode."""
 _KNOWN: Final = mask_of(row.bit for row in CATALOGUE)
 
 
@@ -37,24 +33,19 @@ def implausible(data: memoryview) -> str | None:
         return "its header and MXCSR are all 0: nothing says that it is an image"
     try:
         if len(data) == LEGACY_SIZE:
-            _check_legacy(data)
+            check_plausible(data)
         else:
             _check_header(data)
     except Fault as fault:
         where = "" if fault.offset is None else f" at byte {fault.offset}"
-        return f"{fault.detail}{where}: {fault.rule.text} ({fault.rule.id})"
+        detail = named(fault.detail, fault.bit, fault.offset, CATALOGUE)
+        return f"{detail}{where}: {fault.rule.text} ({fault.rule.id})"
     return None
 
 
 def _bytes(data: memoryview) -> str:
     """Say how many there are; more than an image can have are not counted."""
     return f"more than {_LARGEST} bytes" if len(data) > _LARGEST else f"{len(data)} bytes"
-
-
-def _check_legacy(data: memoryview) -> None:
-    mxcsr, mask = struct.unpack_from("<II", data, 24)
-    check_mxcsr(mask, _MXCSR_KNOWN)
-    check_mxcsr(mxcsr, mask or _MXCSR_EVERYWHERE)
 
 
 def _check_header(data: memoryview) -> None:
@@ -66,7 +57,7 @@ def _check_header(data: memoryview) -> None:
         if any(header.reserved):  # XRSTOR looks at eight of these bytes, Linux at all, and XSAVE writes none
             raise Fault("compacted-header", "the reserved bytes of the header are not 0", offset=LEGACY_SIZE + 16)
     if not header.xcomp_bv or header.xstate_bv & LEGACY:
-        _check_legacy(data)
+        check_plausible(data)
 
 
 def sniff(source: Input) -> bool:
