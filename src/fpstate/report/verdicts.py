@@ -97,7 +97,7 @@ def text(decoded: Decoded, heard: Sequence[Heard]) -> str:
     parts = [title(decoded, [placed for placed, _ in heard])]
     parts += [f"{bold(_whose(threads))}\n{answers}" for answers, threads in groups.items()]
     if decoded.findings:
-        parts.append("\n".join(finding_lines(decoded.findings)))
+        parts.append("\n".join(finding_lines(decoded)))
     return "\n\n".join(parts)
 
 
@@ -105,6 +105,8 @@ _MOST_TIDS = 12
 
 
 def _whose(threads: Sequence[Placed]) -> str:
+    if len(threads) == 1 and threads[0].thread.tid is None:
+        return threads[0].thread.name or "state"
     tids = ["?" if placed.thread.tid is None else str(placed.thread.tid) for placed in threads]
     more = f" and {len(tids) - _MOST_TIDS} more" if len(tids) > _MOST_TIDS else ""
     return f"thread{'s' if len(tids) > 1 else ''} {', '.join(tids[:_MOST_TIDS])}{more}"

@@ -151,7 +151,8 @@ def read(source: Input) -> Capture:
         cure = "paste xxd, hexdump -C, gdb x/xb, a C array or hex digits, from the image's first byte on"
         raise UnreadableInput(f"{name} holds no image: {reason}", cure=cure)
     if skipped:
-        notes.append(f"{len(skipped)} lines show no bytes and were skipped, such as {skipped[0][:60]!r}")
+        many = "1 line shows no bytes and was" if len(skipped) == 1 else f"{len(skipped)} lines show no bytes and were"
+        notes.append(f"{many} skipped{':' if len(skipped) == 1 else ', such as'} {skipped[0][:60]!r}")
     return Capture(name, "text", tuple(threads), notes=tuple(notes))
 
 
