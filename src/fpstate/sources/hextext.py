@@ -141,7 +141,7 @@ def read(source: Input) -> Capture:
     for block in found:
         image = _image(block)
         if image is None:
-            reasons.append(f"{block.kind}: {rawimage.implausible(memoryview(bytes(block.data)))}")
+            reasons.append(f"{block.kind}: {rawimage.unrecognisable(memoryview(bytes(block.data)))}")
             continue
         thread, more = rawimage.thread(image, None)
         threads.append(Thread(None, image, thread.form, enabled=thread.enabled, damage=tuple(block.damage)))
@@ -159,7 +159,7 @@ def read(source: Input) -> Capture:
 def _image(block: _Block) -> memoryview | None:
     """Return the image in a block; what follows an FXSAVE image or a whole area is left out."""
     data = memoryview(bytes(block.data))
-    if len(data) >= _LEAST and rawimage.implausible(data) is None:
+    if len(data) >= _LEAST and rawimage.unrecognisable(data) is None:
         return data
     return None
 

@@ -655,7 +655,8 @@ def _without(header: Header, offset: int, allowed: int, *, compacted: bool) -> H
 
 
 def _damage(thread: Thread, rule: str, text: str, offset: int, cure: str = "") -> Damage:
-    return Damage(rule, f"{_who(thread)}, offset {offset} of its image: {text}", _place_of(thread, offset), cure)
+    where = f"offset {offset} of the image" if thread.tid is None else f"{_who(thread)}, offset {offset} of its image"
+    return Damage(rule, f"{where}: {text}", _place_of(thread, offset), cure)
 
 
 def _place_of(thread: Thread, offset: int) -> int | None:
