@@ -69,6 +69,8 @@ SAMPLES: Final[dict[str, list[str]]] = {
         "decode app.core --reg k1",
         "decode image.bin",
     ],
+    "fpstate decode --reg --as": ["decode app.core --reg k1,xmm3 --as u8", "decode app.core --reg ymm0 --as f64"],
+    "fpstate decode --bytes": ["decode app.core --bytes", "decode plain.core --bytes"],
     "fpstate show": ["show image.bin --cpu zen4", "show initial.bin --cpu zen4"],
     "fpstate convert": ["convert image.bin --cpu zen4 --to compacted -o made.bin"],
     "fpstate diff": ["diff image.bin initial.bin --cpu zen4", "diff image.bin image.bin --cpu zen4"],

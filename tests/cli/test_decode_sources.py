@@ -16,6 +16,7 @@ import elfcores as cores
 import fpstate
 from corpus import corpus_files
 from decoding import run
+from fpstate import cli
 from fpstate.cpu.host import why_not_x86_64
 from fpstate.errors import FpstateError
 from fpstate.image import read
@@ -42,6 +43,7 @@ def _folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     pathlib.Path("app.core").write_bytes(cores.core([cores.thread(7, STATE), cores.layout_of()]))
+    pathlib.Path("fx.bin").write_bytes(STATE[:512])
 
 
 def said(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -102,16 +104,22 @@ def test_what_is_no_source_exits_2_with_a_line_that_helps(
     [
         ("", "decode needs a SOURCE, --pid or --tid"),
         ("app.core cpu.json --pid 5", "SOURCE and --pid or --tid do not go together"),
+        ("app.core --pid 5", "with --pid or --tid 'app.core' is the CPU's FILE: no CPUID leaves"),
+        ("fx.bin --frames", "fx.bin is no ELF core; frames are looked for in a core or a process"),
+        ("fx.bin --thread 3", "fx.bin has no thread 3; what it has is without numbers: --all-threads"),
         ("--pid 1 --tid 2", "not allowed with argument"),
         ("--pid x", "'x' must be the number of a thread"),
         ("app.core --as f32", "--as goes with --reg"),
-        ("app.core --reg zmm3 --as f32 --json", "--as goes with --reg, and not with --json"),
+        (
+            "app.core --reg k1 --as u128",
+            "k1: 8 bytes are no whole number of u128 lanes, 16 bytes each; types that fit are u8",
+        ),
+        ("app.core --reg , --as u8", "--reg names no register"),
         ("app.core --reg zmm3 --as f33", "there is no type 'f33'"),
         ("app.core --reg zmm99", "there is no register 'zmm99'"),
-        ("app.core --bytes --json", "--bytes and --json do not go together"),
         ("app.core --frames --thread 7", "--frames and --thread do not go together"),
         ("app.core --svg -", "--svg must name a file"),
-        ("app.core --frames --svg x.svg", "there is no image to draw"),
+        ("app.core --frames --svg x.svg", "--svg has no image to draw; choose a thread that has one"),
         ("--pid 4294967295", "there is no process or thread 4294967295"),
     ],
 )
@@ -168,6 +176,8 @@ def test_a_damaged_file_of_each_kind_is_shown_or_refused_in_words(module: str, d
 def test_chosen_registers_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert said("app.core --reg k1", capsys) == "k1        0x706050403020100\n"
     assert said("app.core --reg k1,xmm3 --reg k2", capsys).count("\n") == 3
+    assert cli.main(["decode", "app.core", "--reg", "K1, k2,"]) == 0
+    assert capsys.readouterr().out == "k1        0x706050403020100\nk2        0x0\n"
 
 
 def test_lanes_of_a_register(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +208,25 @@ def test_json_has_the_chosen_registers_alone(capsys: pytest.CaptureFixture[str])
     assert thread["registers"] == {"zmm3": ZMM3.hex()}
 
 
+def test_json_has_the_lanes_of_chosen_registers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(said("app.core --reg k1,xmm3,pkru --as u32 --json", capsys))
+    assert found["type"] == "u32"
+    lanes = found["threads"][0]["lanes"]
+    assert lanes == {"k1": ["50462976", "117835012"], "xmm3": ["50462976", "117835012", "185207048", "252579084"]}
+
+
+def test_json_has_a_tile_row_by_row(capsys: pytest.CaptureFixture[str]) -> None:
+    image(TILES)
+    (thread,) = json.loads(said("image.bin --cpu sapphire-rapids --reg tmm0,tmm1 --as u8 --json", capsys))["threads"]
+    assert thread["lanes"] == {"tmm0": [[str(i) for i in range(1, 9)], ["0"] * 8], "tmm1": []}
+
+
+def test_json_has_every_byte_of_an_image_once(capsys: pytest.CaptureFixture[str]) -> None:
+    (thread,) = json.loads(said("app.core --bytes --json", capsys))["threads"]
+    assert "".join(field["value"] for field in thread["fields"]) == STATE.hex()
+    assert {"offset": 512, "size": 8, "name": "XSTATE_BV", "value": "6600000000000000"} in thread["fields"]
+
+
 def test_a_tile_is_a_matrix(capsys: pytest.CaptureFixture[str]) -> None:
     image(TILES)
     out = said("image.bin --cpu sapphire-rapids --reg tmm0 --as u8", capsys)
@@ -217,6 +246,24 @@ def test_every_byte_of_an_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n   512      8  XSTATE_BV         6600000000000000\n" in out
     rows = [line.split()[:2] for line in out.splitlines()[2:]]
     assert sum(int(size) for _, size in rows) == len(STATE)
+
+
+def test_what_is_kept_beside_an_image_is_shown_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = [cores.prstatus(7), cores.note(cores.LINUX, 0x204, b"\x10" + bytes(7))]
+    pathlib.Path("app.core").write_bytes(cores.core(notes))
+    status, out, _ = run("app.core", capsys)
+    assert status == 1
+    assert "\n\nssp       0x10\n\nimage.none: " in out
+    assert "absent" not in out
+
+
+def test_a_byte_of_a_compressed_source_is_said_to_be_unpacked(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = cores.core([cores.thread(7, STATE), cores.layout_of()])[:-100]
+    pathlib.Path("cut.core").write_bytes(cut)
+    pathlib.Path("cut.core.gz").write_bytes(gzip.compress(cut))
+    assert "elf.segment-truncated (byte 176): " in run("cut.core", capsys)[1]
+    for command in ("cut.core.gz", "cut.core.gz --reg k1", "cut.core.gz --explain", "app.core --diff cut.core.gz"):
+        assert "elf.segment-truncated (byte 176, unpacked): " in run(command, capsys)[1]
 
 
 def test_the_bytes_of_fxsave_have_no_header(capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +296,22 @@ def test_one_live_thread(program: Program, caps: Capabilities, capsys: pytest.Ca
     tid = max(threads_of(program.pid))
     (thread,) = json.loads(said(f"--tid {tid} --reg xmm7 --json", capsys))["threads"]
     assert (thread["tid"], thread["registers"]) == (tid, {"xmm7": read(known(caps, 2), caps).register("xmm7").hex()})
+
+
+@host
+@pytest.mark.host
+def test_a_live_thread_is_compared_with_another_one(
+    program: Program, caps: Capabilities, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = sorted(threads_of(program.pid))[1:3]
+    status, out, err = run(f"--tid {one} --diff-tid {other} --json", capsys)
+    found = json.loads(out)
+    assert (status, err, found["b"]["source"]) == (1, "", f"tid {other}")
+    first, second = (read(known(caps, seed), caps).register("mxcsr") for seed in (1, 2))
+    differs = found["threads"][0]["registers"]
+    assert ("mxcsr" in differs) == (first != second)
+    assert any(name.endswith("mm7") for name in differs)
+    assert run(f"--tid {one} --diff-pid {program.pid} --thread {one}", capsys)[0] == 0
 
 
 @host

@@ -55,6 +55,15 @@ def test_damage_of_the_source_is_one_and_is_named(capsys: pytest.CaptureFixture[
     assert out.splitlines()[-1].startswith("header.standard-xstate-bv (byte ")
 
 
+@pytest.mark.parametrize("reader", ["PTRACE_SETREGSET", "KVM_SET_XSAVE, padded"])
+def test_the_component_of_a_bit_is_named_by_the_kernel_s_rules_too(
+    reader: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("bad.core", damaged(513, 2))
+    out = run("bad.core --explain", capsys)[1]
+    assert re.search(rf"{reader} +EINVAL +[a-z0-9-]+ +513  XSTATE_BV sets bit 9 \(PKRU\)\n", out)
+
+
 def test_threads_with_the_same_answers_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     out = run("b.core --explain --all-threads", capsys)[1]
     assert "threads 1, 2\nstandard, 2432 bytes; XCR0 0xe7, linux-6.18, user features 0xe7 " in out
@@ -106,6 +115,19 @@ def test_one_thread_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a.core --diff b.core --thread 2", capsys)[0] == 1
 
 
+def test_two_threads_of_one_core_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run("b.core --diff b.core --diff-thread 2", capsys)
+    assert status == 1
+    assert "\n\nthread 1 (B: 2)\n" in out
+    assert run("b.core --thread 2 --diff b.core --diff-thread 2", capsys)[0] == 0
+
+
+def test_a_thread_is_compared_with_an_image_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    pathlib.Path("image.bin").write_bytes(CHANGED)
+    assert run("b.core --diff image.bin --thread 2", capsys)[0] == 0
+    assert run("b.core --diff image.bin --thread 1", capsys)[0] == 1
+
+
 def test_xstate_bv_alone_is_told_and_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
     write("c.core", STATE, damaged(512, 1))
     status, out, _ = run("a.core --diff c.core", capsys)
@@ -148,6 +170,10 @@ def test_a_damaged_source_is_one_though_nothing_differs(capsys: pytest.CaptureFi
     [
         ("a.core --policy 6.12", "--policy goes with --explain"),
         ("a.core --diff-cpu zen4", "--diff-cpu goes with --diff"),
+        ("a.core --diff-thread 1", "--diff-thread goes with --diff"),
+        ("a.core --diff b.core --diff-thread 9", "b.core has no thread 9; it has 1, 2"),
+        ("a.core --diff-pid 4294967295", "there is no process or thread 4294967295"),
+        ("a.core --diff-pid 1 --diff b.core", "not allowed with argument"),
         ("- --diff -", "standard input can be one of SOURCE, OTHER"),
         ("a.core --diff nofile", "nofile"),
         ("a.core --diff b.core --thread 9", "a.core has no thread 9; it has 1, 2"),

@@ -199,6 +199,25 @@ def test_the_layout_under_the_number_of_nt_x86_shstk_is_recognised() -> None:
     assert "0x205" in damage.cure
 
 
+def test_an_image_under_a_number_that_is_no_type_is_found_and_read() -> None:
+    """users.md P34: note types copied wrong; 0x203 was CET's once."""
+    notes = [cores.prstatus(7), cores.note(cores.LINUX, 0x203, STATE)]
+    (thread,) = read(cores.core(notes)).threads
+    assert bytes(thread.image) == STATE
+    (damage,) = thread.damage
+    assert damage.rule == "elf.note-type"
+    assert "note 0x203 of LINUX" in damage.text
+    assert damage.offset == 176 + len(notes[0])
+    assert "NT_X86_XSTATE is 0x202" in damage.cure
+
+
+def test_a_long_note_that_is_no_image_is_none() -> None:
+    """NT_386_IOPERM, 0x201, has up to 8 KiB; one of a type to come may have anything."""
+    for kind, contents in ((0x201, STATE), (0x2FF, b"\xff" * 4096), (0x2FF, bytes(4096))):
+        (thread,) = read(cores.core(cores.thread(7, STATE) + cores.note(cores.LINUX, kind, contents))).threads
+        assert not thread.damage
+
+
 def test_a_second_image_does_not_replace_the_first() -> None:
     capture = read(core([thread(1, STATE), cores.xstate(image())]))
     assert bytes(capture.threads[0].image) == STATE

@@ -167,7 +167,13 @@ def test_two_dumps_are_two_images() -> None:
 
 def test_text_whose_bytes_are_no_image_is_refused_with_the_rule() -> None:
     with pytest.raises(UnreadableInput, match="XSTATE_BV sets bit 40"):
-        read((IMAGE[:512] + (1 << 40).to_bytes(8, "little") + IMAGE[520:]).hex())
+        read((IMAGE[:28] + bytes(4) + IMAGE[32:512] + (1 << 40).to_bytes(8, "little") + IMAGE[520:]).hex())
+
+
+def test_an_image_with_a_damaged_header_is_read() -> None:
+    """Known by what stands around XSTATE_BV, see test_rawimage."""
+    damaged = IMAGE[:512] + (1 << 40).to_bytes(8, "little") + IMAGE[520:]
+    assert [bytes(thread.image) for thread in read(damaged.hex()).threads] == [damaged]
 
 
 @pytest.mark.parametrize(

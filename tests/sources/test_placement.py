@@ -135,6 +135,31 @@ def test_apx_lies_where_mpx_lay() -> None:
     assert next(slot.offset for slot in placed.components if slot.name == "APX") == 960
 
 
+def test_what_a_damaged_note_lacks_comes_from_a_cpu_that_is_named() -> None:
+    found = thread(layout={bit: place for bit, place in ZEN4.items() if bit != 5})
+    assert [d.rule for d in place(found).damage] == ["layout.no-place"]
+    mended = place(found, "zen4")
+    assert shown(mended)["k1"] == "01" * 8
+    assert not mended.damage
+
+
+def test_nothing_is_put_where_the_note_has_something_else() -> None:
+    moved = {**{bit: place for bit, place in ZEN4.items() if bit != 5}, 6: Component(6, 512, 840)}
+    assert states(place(thread(layout=moved), "zen4"))["opmask"] == "absent"
+
+
+def test_a_length_that_no_image_has_leaves_the_bytes_that_are_there() -> None:
+    """A note that says 4 GiB, in a core with all of the image."""
+    placed = place(thread(said=0xFFFF_FFF0))
+    assert shown(placed)["zmm17"] == ZMM3[::-1].hex()
+    assert not placed.damage
+
+
+def test_of_xcr0_s_that_fit_the_one_with_more_components_comes_first() -> None:
+    placed = place(thread(image({"tilecfg": b"\1" + bytes(63)}, "sapphire-rapids", 0x602E7), enabled=None))
+    assert placed.layout.candidates[0].endswith("with XCR0 0x602e7")
+
+
 # -- states ----------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +323,68 @@ def test_layouts_without_end_are_not_looked_for() -> None:
     found = [placer.place(thread(STATE, enabled=3 | i << 2)) for i in range(100)]
     assert next(d.rule for d in found[-1].damage) == "layout.too-many"
     assert shown(found[-1])["xmm3"] == ZMM3[:16].hex()
+
+
+# -- MXCSR, XCR0, FXSAVE ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["xsave", "fxsave"])
+def test_an_mxcsr_that_no_cpu_takes_is_found(form: str) -> None:
+    state = bytearray(STATE)
+    state[27] = 1
+    (damage,) = place(thread(bytes(state[: 512 if form == "fxsave" else None]), form=form)).damage
+    assert (damage.rule, damage.offset) == ("image.mxcsr", 1027)
+    assert "offset 27 of its image: MXCSR 0x1001f80 sets bit 24: MXCSR must set no bit outside" in damage.text
+
+
+def test_mxcsr_of_a_compacted_image_without_sse_means_nothing() -> None:
+    state = bytearray(fpstate.encode_image(fpstate.cpu_by_name("zen4"), {"k1": b"\1" * 8}, "compacted"))
+    state[27] = 1
+    assert not place(thread(bytes(state))).damage
+
+
+def test_an_xcr0_that_no_cpu_takes_is_found() -> None:
+    """AVX-512's three bits go together (SDM volume 1, 13.3)."""
+    found = place(thread(image({"zmm3": ZMM3}), enabled=0x67, layout=ZEN4)).damage
+    assert [d.rule for d in found] == ["image.xcr0"]
+    assert found[0].offset == 1464
+    assert "XCR0 0x67, which XSETBV refuses: AVX-512 (bits 5, 6 and 7) goes all together" in found[0].text
+
+
+def test_what_a_header_s_bit_stands_for_is_named() -> None:
+    state = bytearray(STATE)
+    state[513] = 2
+    (damage,) = place(thread(bytes(state), layout=ZEN4)).damage
+    assert "XSTATE_BV sets bit 9 (PKRU): " in damage.text
+
+
+def test_a_lost_component_is_found_at_its_bit() -> None:
+    (damage,) = place(thread(STATE[:1500], layout=ZEN4)).damage
+    assert (damage.rule, damage.offset) == ("image.truncated", 1512)
+
+
+INITIAL = image({})[:512]
+
+
+@pytest.mark.parametrize(
+    ("at", "in_use"),
+    [(None, set()), (0, {"x87"}), (40, {"x87"}), (47, set()), (170, {"SSE"}), (300, {"SSE"}), (24, set())],
+    ids=["nothing", "fctrl", "st0", "padding", "xmm0", "xmm8", "mxcsr"],
+)
+def test_of_fxsave_the_values_tell_what_is_in_use(at: int | None, in_use: set[str]) -> None:
+    """XINUSE of x87 and SSE, SDM volume 1, 13.6; MXCSR does not count, nor what follows a register."""
+    state = bytearray(INITIAL)
+    if at is not None:
+        state[at] ^= 1
+    found = states(place(thread(bytes(state), form="fxsave")))
+    assert {name for name, state in found.items() if state == "in-use"} == in_use
+    assert {found["x87"], found["SSE"]} <= {"in-use", "init"}
+
+
+def test_of_a_32_bit_thread_s_fxsave_only_eight_xmm_count() -> None:
+    state = bytearray(INITIAL)
+    state[300] = 1
+    assert states(place(thread(bytes(state), form="fxsave", abi="i386")))["SSE"] == "init"
 
 
 _forms = st.sampled_from(["xsave", "fxsave", "fsave", "none"])

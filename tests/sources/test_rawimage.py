@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 
 from fpstate.errors import UnreadableInput
 from fpstate.sources import rawimage
+from fpstate.sources.decoded import place
 from fpstate.sources.input import Input
 
 
 def image(
-    xstate_bv: int = 7, xcomp_bv: int = 0, size: int = 832, mxcsr: int = 0x1F80, software: bytes = b""
+    xstate_bv: int = 7,
+    xcomp_bv: int = 0,
+    size: int = 832,
+    mxcsr: int = 0x1F80,
+    *,
+    software: bytes = b"",
+    mask: int = 0x2FFFF,
 ) -> bytearray:
     data = bytearray(size)
-    struct.pack_into("<HxxxxxxxxxxxxxxxxxxxxxxII", data, 0, 0x37F, mxcsr, 0x2FFFF)
+    struct.pack_into("<HxxxxxxxxxxxxxxxxxxxxxxII", data, 0, 0x37F, mxcsr, mask)
     data[464 : 464 + len(software)] = software
     if size >= 576:
         struct.pack_into("<QQ", data, 512, xstate_bv, xcomp_bv)
@@ -43,14 +50,32 @@ def test_an_image_that_xrstor_could_accept_is_one(data: bytearray, form: str) ->
 
 
 @pytest.mark.parametrize(
+    ("data", "rule", "offset"),
+    [
+        (image(xstate_bv=7 | 1 << 40), "header.standard-xstate-bv", 517),
+        (image(xcomp_bv=4), "header.standard-header", 520),
+        (image(xcomp_bv=1 << 63 | 3), "header.xstate-bv", 512),
+    ],
+    ids=["unknown-component", "xcomp-bv", "not-in-xcomp-bv"],
+)
+def test_a_damaged_header_is_said_and_the_rest_of_the_image_shown(data: bytearray, rule: str, offset: int) -> None:
+    """Known by MXCSR_MASK, MXCSR and the reserved bytes around it."""
+    data[160] = 0x55
+    found = place(rawimage.read(Input("a file", memoryview(data))))
+    assert found.threads[0].hexadecimal()["xmm0"].startswith("55")
+    damage = next(finding.damage for finding in found.findings if finding.damage.rule == rule)
+    assert damage.offset == offset
+
+
+@pytest.mark.parametrize(
     ("data", "reason"),
     [
         (image()[:575], "it has 575 bytes"),
         (bytearray(4096), "header and MXCSR are all 0"),
         (image(xstate_bv=0, mxcsr=0), "header and MXCSR are all 0"),
-        (image(xstate_bv=1 << 40), "XSTATE_BV sets bit 40 at byte 517"),
-        (image(xcomp_bv=4), "XCOMP_BV sets bit 2 at byte 520"),
-        (image(xcomp_bv=1 << 63 | 3), "XSTATE_BV sets bit 2 at byte 512"),
+        (image(xstate_bv=1 << 40, mask=0), "XSTATE_BV sets bit 40 at byte 517"),
+        (image(xcomp_bv=4, mask=0), r"XCOMP_BV sets bit 2 \(AVX\) at byte 520"),
+        (image(xcomp_bv=1 << 63 | 3, mask=0), r"XSTATE_BV sets bit 2 \(AVX\) at byte 512"),
         (image(mxcsr=0x80001F80), "MXCSR 0x80001f80 sets bit 31 at byte 27"),
         (image(size=512, mxcsr=0x40000), "MXCSR 0x40000 sets bit 18"),
     ],

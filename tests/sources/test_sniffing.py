@@ -108,7 +108,7 @@ def test_cores_are_cores_and_nothing_else(file: pathlib.Path) -> None:
     ("data", "why"),
     [
         (b"\x01\x02" * 100 + bytes(4), "has 204 bytes: FXSAVE writes 512"),
-        (STATE[:512] + b"\xff" * 8 + STATE[520:], r"\(standard-xstate-bv\)"),
+        (STATE[:28] + bytes(4) + STATE[32:512] + b"\xff" * 8 + STATE[520:], r"\(standard-xstate-bv\)"),
         (bytes((1 << 20) + 1), "has more than 1048576 bytes"),
         (b"Dear all, the core is attached.\n", "it shows no bytes in a form that fpstate knows"),
     ],

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from fpstate.cli.source import add_output, add_source, load
 from fpstate.cli.streams import put
-from fpstate.cli.views import add_views, check_views, view
-from fpstate.errors import UsageError
+from fpstate.cli.views import add_views, check_views, thread_number, view
+from fpstate.cpu.model import Cpu
+from fpstate.errors import UnreadableInput, UsageError
 from fpstate.report import decode as report
 from fpstate.sources.capture import Capture
 from fpstate.sources.decoded import Decoded, place
@@ -26,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     _add_what(parser)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--thread", metavar="TID", type=_number, help="only this thread")
+    which.add_argument("--thread", metavar="TID", type=thread_number, help="only this thread")
     which.add_argument("--all-threads", action="store_true", help="every thread; those with the same state once")
     _add_views(parser)
     add_source(parser, default="what SOURCE tells, else deduced,")
@@ -41,8 +42,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="a core, minidump, migration stream, snapshot, image or hex text, compressed or not; - is standard input",
     )
     live = parser.add_mutually_exclusive_group()
-    live.add_argument("--pid", metavar="PID", type=_number, help="a live process in place of SOURCE")
-    live.add_argument("--tid", metavar="TID", type=_number, help="one live thread in place of SOURCE")
+    live.add_argument("--pid", metavar="PID", type=thread_number, help="a live process in place of SOURCE")
+    live.add_argument("--tid", metavar="TID", type=thread_number, help="one live thread in place of SOURCE")
     parser.add_argument("--frames", action="store_true", help="the signal frames on the stacks, of a process or a core")
 
 
@@ -58,17 +59,10 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     add_views(parser, one)
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or not text.isascii() or len(text) > 10:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} must be the number of a thread")
-    return int(text)
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the state; exit 1 if something is wrong with the source."""
     _settle(args)
-    named = args.file is not None or args.cpu is not None or args.host
-    cpu = load(args) if named else None
+    cpu = _cpu(args)
     found = place(_capture(args), cpu=cpu, strict=args.strict)
     threads = _wanted(args, found)
     if args.svg is not None:
@@ -93,12 +87,31 @@ def _settle(args: argparse.Namespace) -> None:
     check_views(args)
     if args.frames and args.thread is not None:
         raise UsageError("--frames and --thread do not go together", cure="of a live thread: --frames --tid TID")
-    if args.lanes is not None and (not args.reg or args.json):
-        raise UsageError("--as goes with --reg, and not with --json", cure="registers in JSON are hex in memory order")
-    if args.bytes and args.json:
-        raise UsageError("--bytes and --json do not go together")
+    if args.lanes is not None and not args.reg:
+        raise UsageError("--as goes with --reg", cure="name the registers: --reg zmm3 --as f32")
+    if args.reg and not _names(args):
+        raise UsageError("--reg names no register", cure="registers are st0, xmm3, zmm17, k1, mxcsr, pkru, tmm0, ...")
     if args.svg == "-":
         raise UsageError("--svg must name a file: standard output is for the text", cure="give --svg FILE")
+
+
+def _cpu(args: argparse.Namespace) -> Cpu | None:
+    """Return the CPU that the arguments name; None if they name none."""
+    if args.file is None and args.cpu is None and not args.host:
+        return None
+    try:
+        return load(args)
+    except UnreadableInput as refusal:
+        if args.pid is None and args.tid is None:
+            raise
+        text = f"with --pid or --tid {args.file!r} is the CPU's FILE: {refusal.args[0]}"
+        raise UnreadableInput(text, cure="to decode that file, leave --pid and --tid out") from refusal
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    """Return the registers that --reg names."""
+    given = (name.strip() for names in args.reg or () for name in names.split(","))
+    return [name for name in given if name]
 
 
 def _capture(args: argparse.Namespace) -> Capture:
@@ -121,7 +134,11 @@ def _wanted(args: argparse.Namespace, found: Decoded) -> list[Placed]:
 
 
 def _shown(args: argparse.Namespace, found: Decoded, threads: Sequence[Placed]) -> str:
-    names = [name for given in args.reg or () for name in given.split(",")]
+    names = _names(args)
+    if args.json and args.bytes:
+        return report.json_text(report.bytes_document(found, threads))
+    if args.json and args.lanes is not None:
+        return report.json_text(report.lanes_document(found, threads, names, args.lanes))
     if args.json:
         return report.json_text(report.document(found, threads, names))
     if names:
@@ -140,5 +157,5 @@ def _draw(path: str, threads: Sequence[Placed]) -> None:
     if len(threads) > 1:
         raise UsageError(f"--svg draws one image, and there are {len(threads)}", cure="choose one with --thread TID")
     if not images:
-        raise UsageError("there is no image to draw")
+        raise UsageError("--svg has no image to draw", cure="choose a thread that has one with --thread TID")
     write_image(path, svg(images[0]).encode())

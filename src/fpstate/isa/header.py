@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from fpstate.isa import masks
 from fpstate.isa.rules import Fault
-from fpstate.xfeatures import LEGACY_SIZE, bits
+from fpstate.xfeatures import LEGACY_SIZE, Catalogue, bits
 
-__all__ = ["Header", "check_compacted", "check_standard"]
+__all__ = ["Header", "check_compacted", "check_standard", "component_of", "named"]
 
 
 class Header(NamedTuple):
@@ -17,6 +17,25 @@ class Header(NamedTuple):
     xstate_bv: int
     xcomp_bv: int
     reserved: bytes
+
+
+def component_of(bit: int | None, offset: int | None) -> int | None:
+    """Return the component that a bit of XSTATE_BV or XCOMP_BV stands for; None if it is another field's, or bit 63.
+
+    Args:
+        bit: of the field.
+        offset: of the byte that it lies in, from the start of the image.
+    """
+    if bit is None or offset is None or bit > 62 or not LEGACY_SIZE <= offset < LEGACY_SIZE + 16:
+        return None
+    return bit
+
+
+def named(detail: str, bit: int | None, offset: int | None, catalogue: Catalogue) -> str:
+    """Return what was found, *detail*, with the name of the component that `component_of` tells, once."""
+    component = component_of(bit, offset)
+    row = None if component is None else catalogue.get(component)
+    return detail if row is None or row.name in detail else f"{detail} ({row.name})"
 
 
 def check_standard(header: Header, xcr0: int) -> None:

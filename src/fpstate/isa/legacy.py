@@ -5,8 +5,8 @@ from __future__ import annotations
 from fpstate.isa import x87
 from fpstate.isa.access import check, reach, reach_read
 from fpstate.isa.memory import Memory
+from fpstate.isa.mxcsr import check_mxcsr
 from fpstate.isa.processor import MXCSR, Processor
-from fpstate.isa.restore import check_mxcsr
 from fpstate.xfeatures import LEGACY, LEGACY_SIZE
 
 __all__ = ["fxrstor", "fxsave"]

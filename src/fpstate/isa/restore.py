@@ -9,6 +9,7 @@ from fpstate.isa.access import check, reach_read, read_header
 from fpstate.isa.capabilities import Places
 from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.memory import Memory
+from fpstate.isa.mxcsr import check_mxcsr
 from fpstate.isa.processor import (
     LEGACY_BYTES,
     MXCSR,
@@ -21,7 +22,7 @@ from fpstate.isa.processor import (
 from fpstate.isa.rules import Fault
 from fpstate.xfeatures import AVX, COMPACTED, LBR, LEGACY, LEGACY_SIZE, PT, SSE, UINTR, XTILE, bits
 
-__all__ = ["check_mxcsr", "xrstor", "xrstors"]
+__all__ = ["xrstor", "xrstors"]
 
 _PARTLY_REACHED: Final = sum(1 << bit for bit in REACH_OUTSIDE_64_BIT_MODE)
 """Components with registers that only 64-bit mode reaches: outside it they are not restored whole."""
@@ -108,18 +109,6 @@ def _load_compacted(p: Processor, memory: Memory, address: int, rfbm: int, heade
     untracked = _other_depth(p, image, loaded)
     _update(p, image, rfbm, header.xstate_bv, wide=wide)
     _track(p, address, rfbm, header, untracked=untracked)
-
-
-def check_mxcsr(mxcsr: int, mask: int) -> None:
-    """Check a value for MXCSR.
-
-    Raises:
-        Fault: it sets a bit that this CPU's MXCSR has not.
-    """
-    bad = mxcsr & ~mask
-    if bad:
-        bit = next(bits(bad))
-        raise Fault("mxcsr", f"MXCSR {mxcsr:#x} sets bit {bit}", bit=bit, offset=24 + bit // 8)
 
 
 def _mxcsr(image: _Image) -> bytes:

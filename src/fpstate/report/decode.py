@@ -6,7 +6,7 @@ A thread's text is a list of parts, each a function of its state: another view i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.show import lines
@@ -16,13 +16,18 @@ from fpstate.sources.decoded import Decoded, Finding
 from fpstate.sources.placement import Layout, Placed
 from fpstate.xfeatures import LEGACY_SIZE
 
+if TYPE_CHECKING:
+    from fpstate.report.registers_view import Field
+
 __all__ = [
+    "bytes_document",
     "bytes_text",
     "document",
     "finding_document",
     "finding_lines",
     "groups",
     "json_text",
+    "lanes_document",
     "registers_text",
     "text",
     "title",
@@ -92,6 +97,40 @@ def _chosen(placed: Placed, names: Sequence[str]) -> dict[str, str]:
     return {register.name: placed.value(register).hex() for register in found if register is not None}
 
 
+def lanes_document(decoded: Decoded, threads: Sequence[Placed], names: Sequence[str], kind: str) -> Document:
+    """Return the lanes of the registers *names* that each of *threads* has, as texts, and what is wrong.
+
+    Raises:
+        UsageError: there is no register of a name, no type *kind*, or it does not fit a register's size.
+    """
+    from fpstate.report.described import find, lanes  # noqa: PLC0415  the whole state does without
+
+    def of_thread(placed: Placed) -> Document:
+        found = (find(placed, name) for name in names if name not in placed.thread.values)
+        return {register.name: lanes(placed, register, kind) for register in found if register is not None}
+
+    return _per_thread(decoded, threads, {"type": kind}, "lanes", of_thread)
+
+
+def bytes_document(decoded: Decoded, threads: Sequence[Placed]) -> Document:
+    """Return every byte of the images of *threads*, field by field, and what is wrong with the source."""
+    return _per_thread(decoded, threads, {}, "fields", lambda placed: [f._asdict() for f in _fields(placed)])
+
+
+def _per_thread(
+    decoded: Decoded, threads: Sequence[Placed], what: Document, name: str, shown: Callable[[Placed], object]
+) -> Document:
+    """Return a document with what *shown* says of each of *threads* under *name*."""
+    return {
+        "schema": SCHEMA,
+        "source": decoded.capture.source,
+        "kind": decoded.capture.kind,
+        **what,
+        "threads": [{"tid": p.thread.tid, "format": p.format, name: shown(p)} for p in threads],
+        "findings": [finding_document(finding) for finding in decoded.findings],
+    }
+
+
 def _mask(value: int | None) -> str | None:
     return None if value is None else hexmask(value)
 
@@ -135,7 +174,7 @@ def text(decoded: Decoded, threads: Sequence[Placed], *, everything: bool = Fals
     for group in groups(threads):
         state = (*_head(group, capture.kind, everything=everything), _registers(group[0], everything=everything))
         parts.append("\n\n".join(filter(None, state)))
-    parts += [f"note: {note}" for note in capture.notes]
+    parts += ["\n".join(f"note: {note}" for note in capture.notes)] if capture.notes else []
     return "\n\n".join([*parts, *_findings(decoded)])
 
 
@@ -158,16 +197,18 @@ def registers_text(decoded: Decoded, threads: Sequence[Placed], names: Sequence[
 
 def bytes_text(decoded: Decoded, threads: Sequence[Placed]) -> str:
     """Return every byte of the images of *threads*, field by field, and what is wrong with the source."""
-    return _by_text(decoded, threads, _fields)
+    from fpstate.report.registers_view import fields_text  # noqa: PLC0415  registers do without
+
+    return _by_text(decoded, threads, lambda p: fields_text(_fields(p)) if p.image is not None else "no image")
 
 
-def _fields(placed: Placed) -> str:
-    from fpstate.report.registers_view import fields, fields_text  # noqa: PLC0415  registers do without
+def _fields(placed: Placed) -> list[Field]:
+    from fpstate.report.registers_view import fields  # noqa: PLC0415  registers do without
 
     if placed.image is None:
-        return "no image"
+        return []
     there = LEGACY_SIZE if placed.xstate_bv is None else len(placed.image.data)  # FXSAVE has no header
-    return fields_text([field for field in fields(placed.image) if field.offset < there])
+    return [field for field in fields(placed.image) if field.offset < there]
 
 
 def _by_text(decoded: Decoded, threads: Sequence[Placed], shown: Callable[[Placed], str]) -> str:
@@ -180,7 +221,7 @@ def _by_text(decoded: Decoded, threads: Sequence[Placed], shown: Callable[[Place
 
 
 def _findings(decoded: Decoded) -> list[str]:
-    return ["\n".join(finding_lines(decoded.findings))] if decoded.findings else []
+    return ["\n".join(finding_lines(decoded))] if decoded.findings else []
 
 
 def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
@@ -244,6 +285,8 @@ def _components(placed: Placed, *, everything: bool) -> str:
         [str(slot.bit), slot.name, slot.state, "" if slot.offset is None else str(slot.offset), str(slot.size)]
         for slot in shown
     ]
+    if placed.image is None:
+        return ""
     absent = [slot.name for slot in placed.components if slot.state == "absent"]
     found = table(("bit", "component", "state", "offset", "size"), rows, right=(0, 3, 4)) if rows else ""
     if absent and not everything:
@@ -253,20 +296,28 @@ def _components(placed: Placed, *, everything: bool) -> str:
 
 def _registers(placed: Placed, *, everything: bool) -> str:
     """Return *everything*, or a screenful of the registers that differ from their initial values."""
-    if placed.image is None:
-        return ""
     if everything:
         return _all_registers(placed)
-    rows = [f"{name:<9} {value:#x}" for name, value in placed.thread.values.items()]
+    outside = placed.thread.values
+    width = max([9, *map(len, outside)])
+    rows = [f"{name:<{width}} {value:#x}" for name, value in outside.items()]
+    if placed.image is None:
+        return "\n".join(rows)
     wanted = [(register, placed.value(register)) for register in placed.widest]
     wanted = [(r, value) for r, value in wanted if value != r.initial.to_bytes(r.size, "little")]
     for number, (register, value) in enumerate(wanted):
         shown = lines(register.name, register.format(value)).split("\n")
         if len(rows) + len(shown) > _SCREEN:
-            rows.append(f"... and {len(wanted) - number} more registers that differ from their initial values (-v)")
+            rows.append(f"... and {_more(len(wanted) - number)} (-v)")
             break
         rows += shown
     return "\n".join(rows) or "every register has its initial value"
+
+
+def _more(count: int) -> str:
+    if count == 1:
+        return "1 more register that differs from its initial value"
+    return f"{count} more registers that differ from their initial values"
 
 
 def _all_registers(placed: Placed) -> str:
@@ -277,12 +328,12 @@ def _all_registers(placed: Placed) -> str:
     return "\n".join([*([outside] if outside else []), *inside])
 
 
-def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Return one line for each of *findings*: rule, byte of the source, what is wrong, and the cure."""
-    return [_sentence(damage) for _, damage in findings]
+def finding_lines(decoded: Decoded) -> list[str]:
+    """Return one line for everything wrong: rule, byte of the source, what is wrong, and the cure."""
+    return [_sentence(damage, unpacked=decoded.capture.unpacked) for _, damage in decoded.findings]
 
 
-def _sentence(damage: Damage) -> str:
-    place = "" if damage.offset is None else f" (byte {damage.offset})"
+def _sentence(damage: Damage, *, unpacked: bool) -> str:
+    place = "" if damage.offset is None else f" (byte {damage.offset}{', unpacked' if unpacked else ''})"
     cure = f"; {damage.cure}" if damage.cure else ""
     return f"{warn(damage.rule)}{place}: {damage.text}{cure}"

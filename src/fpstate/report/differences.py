@@ -76,7 +76,8 @@ def text(compared: Compared) -> str:
         if only:
             parts.append(f"in {label} alone: {_listed([_number(placed) for placed in only])}")
     for label, decoded in (("A", compared.a), ("B", compared.b)):
-        parts += [f"{label}: {line}" for line in finding_lines(decoded.findings)]
+        if decoded.findings:
+            parts.append("\n".join(f"{label}: {line}" for line in finding_lines(decoded)))
     return "\n\n".join(parts)
 
 
@@ -91,7 +92,7 @@ def _listed(tids: Sequence[str]) -> str:
 
 
 def _number(placed: Placed) -> str:
-    return "?" if placed.thread.tid is None else str(placed.thread.tid)
+    return "without a number" if placed.thread.tid is None else str(placed.thread.tid)
 
 
 def _pair(thread: ThreadDifference) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fpstate.isa import Fault, Processor, Rule
+from fpstate.isa.header import component_of, named
 from fpstate.isa.verdict import Verdict
 from fpstate.linux.copyin import Finding
 from fpstate.linux.policy import Policy
@@ -55,9 +56,8 @@ def _fault(fault: Fault, p: Processor) -> Document:
 
 def _component(fault: Fault, p: Processor) -> str | None:
     """Return the name of the component that a bit of a mask stands for."""
-    if fault.bit is None or fault.rule.id not in {"standard-xstate-bv", "xcomp-bv", "xstate-bv", "xfd"}:
-        return None
-    return p.cpu.catalogue.name(fault.bit) if fault.bit < 63 else None
+    bit = component_of(fault.bit, fault.offset)
+    return None if bit is None else p.cpu.catalogue.name(bit)
 
 
 def broken(rule: Rule, detail: str, bit: int | None, offset: int | None) -> Document:
@@ -89,9 +89,7 @@ def text(verdict: Verdict) -> str:
 def fault_text(fault: Fault, p: Processor) -> tuple[str, str]:
     """Return the vector with its error code, and what was found, with the component that a bit stands for."""
     code = "" if fault.error_code is None else f"({fault.error_code})"
-    component = _component(fault, p)
-    detail = fault.detail + (f" ({component})" if component and component not in fault.detail else "")
-    return f"{fault.vector}{code}", detail
+    return f"{fault.vector}{code}", named(fault.detail, fault.bit, fault.offset, p.cpu.catalogue)
 
 
 def _rows(rule: Rule, detail: str, bit: int | None, offset: int | None) -> list[list[str]]:
@@ -152,6 +150,7 @@ def finding_text(question: Question, finding: Finding | None) -> str:
     )
     if finding is None:
         return f"{head}\naccepted: XSTATE_BV {question.fields[0]:#x} {cpu.catalogue.names(question.fields[0])}"
-    rows = _rows(finding.rule, finding.detail, finding.bit, finding.offset)
+    detail = named(finding.detail, finding.bit, finding.offset, cpu.catalogue)
+    rows = _rows(finding.rule, detail, finding.bit, finding.offset)
     rows = [[name, f"Linux, {cell}" if name == "source" else cell] for name, cell in rows]
     return f"{head}\n{warn(finding.effect)}\n{_indented(rows)}"

@@ -26,6 +26,7 @@ __all__ = [
     "fields_text",
     "lanes",
     "lanes_text",
+    "named_lanes",
     "pkru_text",
     "tile_config",
     "tile_matrix",
@@ -121,6 +122,17 @@ def _nearest_bf16(value: float) -> bytes:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF).to_bytes(2, "little")
 
 
+def named_lanes(name: str, data: bytes, kind: str) -> list[str]:
+    """Return *data* of the register *name* as `lanes` does; a refusal names the register and the types that fit it."""
+    try:
+        return lanes(data, kind)
+    except UsageError as refusal:
+        if kind not in TYPES:
+            raise
+        fits = ", ".join(name for name, (size, _) in TYPES.items() if not len(data) % size)
+        raise UsageError(f"{name}: {refusal}", cure=f"types that fit are {fits}") from refusal
+
+
 def lanes_text(register: Register, data: bytes, kind: str) -> str:
     """Return a register as lines of lanes, each with the number of its first lane.
 
@@ -130,9 +142,9 @@ def lanes_text(register: Register, data: bytes, kind: str) -> str:
         kind: of `TYPES`.
 
     Raises:
-        UsageError: as `lanes`.
+        UsageError: as `lanes`; names the register.
     """
-    cells = lanes(data, kind)
+    cells = named_lanes(register.name, data, kind)
     width = max(len(cell) for cell in cells)
     a_line = max(1, min(16, 96 // (width + 2)))
     a_line = 1 << (a_line.bit_length() - 1)  # a power of two, so that lines of two registers compare
@@ -192,7 +204,7 @@ def tile_matrix(config: TileConfig, tiledata: bytes, number: int, kind: str) -> 
     rows, colsb = min(config.rows[number], _TILE_ROWS), min(config.colsb[number], _TILE_ROW)
     if not config.palette or not rows or not colsb:
         return []
-    return [lanes(row[:colsb], kind) for row in tile(tiledata, number)[:rows]]
+    return [named_lanes(f"tmm{number}", row[:colsb], kind) for row in tile(tiledata, number)[:rows]]
 
 
 def tile_text(config: TileConfig, tiledata: bytes, number: int, kind: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fpstate.isa import Rule
+from fpstate.isa.header import named
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.decode import finding_document, finding_lines, title
 from fpstate.report.explain import broken, fault_text
@@ -13,6 +14,7 @@ from fpstate.report.tables import bold, table, warn, wrapped
 from fpstate.sources.decoded import Decoded
 from fpstate.sources.placement import Placed
 from fpstate.sources.verdicts import Answer, Hearing
+from fpstate.xfeatures import CATALOGUE
 
 __all__ = ["Heard", "document", "text"]
 
@@ -35,9 +37,10 @@ def _told(answer: Answer, hearing: Hearing) -> _Told:
     if answer.refusal is not None:
         return _Told("cannot tell", "cannot tell", str(answer.refusal))
     if answer.finding is not None:
-        found = answer.finding
+        found, catalogue = answer.finding, CATALOGUE if hearing.processor is None else hearing.processor.cpu.catalogue
         outcome = "fx-only" if found.effect == "fx-only" else "refused"
-        return _Told(outcome, found.effect, found.detail, found.rule, found.bit, found.offset)
+        why = named(found.detail, found.bit, found.offset, catalogue)
+        return _Told(outcome, found.effect, why, found.rule, found.bit, found.offset)
     if answer.verdict is None:
         return _Told("accepted", "accepted", f"under {hearing.policy.name}")
     verdict = answer.verdict
@@ -94,7 +97,7 @@ def text(decoded: Decoded, heard: Sequence[Heard]) -> str:
     parts = [title(decoded, [placed for placed, _ in heard])]
     parts += [f"{bold(_whose(threads))}\n{answers}" for answers, threads in groups.items()]
     if decoded.findings:
-        parts.append("\n".join(finding_lines(decoded.findings)))
+        parts.append("\n".join(finding_lines(decoded)))
     return "\n\n".join(parts)
 
 
@@ -102,6 +105,8 @@ _MOST_TIDS = 12
 
 
 def _whose(threads: Sequence[Placed]) -> str:
+    if len(threads) == 1 and threads[0].thread.tid is None:
+        return threads[0].thread.name or "state"
     tids = ["?" if placed.thread.tid is None else str(placed.thread.tid) for placed in threads]
     more = f" and {len(tids) - _MOST_TIDS} more" if len(tids) > _MOST_TIDS else ""
     return f"thread{'s' if len(tids) > 1 else ''} {', '.join(tids[:_MOST_TIDS])}{more}"

@@ -80,6 +80,7 @@ class Capture:
         cpu: the CPU that made it, where the source tells its CPUID; else None.
         damage: found in what belongs to no thread.
         maker: the program that made it, where that matters: ``gdb``; else "".
+        unpacked: whether the source is compressed: offsets count from the start of what it unpacks to.
         notes: remarks that speak of no damage: a version, a guess with its alternatives.
     """
 
@@ -90,3 +91,4 @@ class Capture:
     damage: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
     maker: str = ""
+    unpacked: bool = False

@@ -75,7 +75,8 @@ class Decoded:
                 return self.placer.place(thread)
         known = [str(thread.tid) for thread in self.capture.threads if thread.tid is not None]
         shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-        raise UsageError(f"{self.capture.source} has no thread {tid}", cure=f"it has {shown}" if known else None)
+        cure = f"it has {shown}" if known else "what it has is without numbers: --all-threads shows it"
+        raise UsageError(f"{self.capture.source} has no thread {tid}", cure=cure)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:

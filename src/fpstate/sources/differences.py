@@ -91,17 +91,28 @@ class Compared:
         return not self.only_a and not self.only_b and all(thread.same for thread in self.threads)
 
 
-def compare(a: Decoded, b: Decoded, *, tid: int | None = None) -> Compared:
+def compare(a: Decoded, b: Decoded, *, tid: int | None = None, other_tid: int | None = None) -> Compared:
     """Return what differs between two sources.
 
-    Threads are matched by their number, or by their order if the sources have no number in common.
+    Threads are matched by their number, or by their order if the sources have no number in common.  One thread of A is
+    compared with the only state of B if that has no number.
 
     Args:
         a: a source.
         b: the other.
         tid: only this thread of A, and the one of B that matches it; None: all.
+        other_tid: this thread of B, with *tid* of A, or A's first thread; None: the one that matches.
+
+    Raises:
+        UsageError: there is no thread *other_tid* in B, or with it no thread *tid* in A.
     """
-    pairs = [pair for pair in _pairs(a.threads, b.threads) if tid is None or (pair.a and pair.a.thread.tid == tid)]
+    lone = [placed for placed in b.threads if placed.thread.tid is None] if len(b.threads) == 1 else []
+    if other_tid is not None:
+        pairs = [Pair(a.threads[0] if tid is None else a.thread(tid), b.thread(other_tid))]
+    elif tid is not None and lone:
+        pairs = [Pair(placed, lone[0]) for placed in a.threads if placed.thread.tid == tid]
+    else:
+        pairs = [pair for pair in _pairs(a.threads, b.threads) if tid is None or (pair.a and pair.a.thread.tid == tid)]
     return Compared(
         a,
         b,

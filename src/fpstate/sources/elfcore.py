@@ -47,6 +47,10 @@ NT_X86_SHSTK: Final = 0x204
 NT_X86_XSAVE_LAYOUT: Final = 0x205
 _FREEBSD_THRMISC: Final = 7
 _NETBSD_PROCINFO: Final = 1
+_NO_STATE: Final = frozenset({0x200, 0x201})
+"""NT_386_TLS and NT_386_IOPERM: the latter is as long as an image."""
+_STRAY: Final = -1
+"""Stands for the type of a note that is like an image and has no type that is known."""
 _NETBSD_GETFPREGS: Final = 35
 """PT_GETFPREGS, PT_FIRSTMACH + 3 on i386 and amd64."""
 
@@ -66,6 +70,7 @@ _LONGEST_NAME: Final = 64
 _NOTE: Final = struct.Struct("<III")
 _RECORD: Final = struct.Struct("<IIII")
 _LARGEST_COMPONENT: Final = 1 << 16
+_LARGEST_IMAGE: Final = 1 << 16
 
 
 class _Class(NamedTuple):
@@ -213,8 +218,8 @@ class Threads(Sequence[Thread]):
 def _state(group: _Group) -> tuple[Form, _Note | None]:
     """Return the note that says most of a thread's state, and the form of its contents."""
     notes = group.notes
-    if NT_X86_XSTATE in notes:
-        return "xsave", notes[NT_X86_XSTATE]
+    if NT_X86_XSTATE in notes or _STRAY in notes:
+        return "xsave", notes.get(NT_X86_XSTATE) or notes[_STRAY]
     if NT_PRXFPREG in notes:
         return "fxsave", notes[NT_PRXFPREG]
     note = notes.get(NT_PRFPREG)
@@ -358,7 +363,7 @@ class _Core:
                 return
             owner = bytes(data[name_at : min(name_at + name_size, name_at + _LONGEST_NAME, end)]).rstrip(b"\0")
             if contents + length > end:
-                text = f"note {kind:#x} of {owner.decode('ascii', 'replace')} says that it has {length} bytes, "
+                text = f"{_called(owner, kind)} says that it has {length} bytes, "
                 text += f"its segment has {max(0, end - contents)} more"
                 self.hurt("note-truncated", text, at, "the core was truncated, or the note's length is damaged")
             there = max(0, min(length, end - contents))
@@ -405,6 +410,18 @@ class _Core:
             self._keep(note, "NT_X86_SHSTK", (8,))
         elif note.kind == NT_X86_XSAVE_LAYOUT:
             self._layout(note)
+        elif note.kind not in _NO_STATE and self._like_an_image(note):
+            self._keep(note._replace(kind=_STRAY), f"note {note.kind:#x}", ())
+            text = f"note {note.kind:#x} of LINUX has no type that is known, and {note.size} bytes like an XSAVE image"
+            cure = f"NT_X86_XSTATE is {NT_X86_XSTATE:#x}: was it meant? It is shown if there is none"
+            self.groups[-1].damage.append(Damage("elf.note-type", text, note.start, cure))
+
+    def _like_an_image(self, note: _Note) -> bool:
+        """Tell whether the contents can be an XSAVE image: an MXCSR, and nothing in the header's reserved bytes."""
+        if not MIN_SIZE <= note.size <= _LARGEST_IMAGE:
+            return False
+        head = self.data[note.at : note.at + MIN_SIZE]
+        return 0 < int.from_bytes(head[24:28], "little") <= 0xFFFF and not any(head[LEGACY_SIZE + 16 :])
 
     def _freebsd_note(self, note: _Note) -> None:
         if note.kind == NT_PRSTATUS:
@@ -532,6 +549,25 @@ class _Core:
     def _text(self, at: int, size: int) -> str:
         raw = bytes(self.data[at : at + size]).partition(b"\0")[0]
         return printable(raw.decode("utf-8", "replace"))
+
+
+_NAMES: Final = {
+    (b"CORE", NT_PRSTATUS): "NT_PRSTATUS",
+    (b"CORE", NT_PRFPREG): "NT_PRFPREG",
+    (b"CORE", NT_PRPSINFO): "NT_PRPSINFO",
+    (b"LINUX", NT_PRXFPREG): "NT_PRXFPREG",
+    (b"LINUX", NT_X86_XSTATE): "NT_X86_XSTATE",
+    (b"LINUX", NT_X86_SHSTK): "NT_X86_SHSTK",
+    (b"LINUX", NT_X86_XSAVE_LAYOUT): "NT_X86_XSAVE_LAYOUT",
+    (b"FreeBSD", NT_X86_XSTATE): "NT_X86_XSTATE",
+}
+
+
+def _called(owner: bytes, kind: int) -> str:
+    """Return what to call a note: by its type's name, where it has one, and number."""
+    name = _NAMES.get((owner, kind))
+    number = f"note {kind:#x} of {printable(owner.decode('ascii', 'replace'))}"
+    return number if name is None else f"{number}, {name},"
 
 
 def _odd_record(bit: int, size: int, offset: int, found: Mapping[int, Component]) -> str:

@@ -141,7 +141,7 @@ def read(source: Input) -> Capture:
     for block in found:
         image = _image(block)
         if image is None:
-            reasons.append(f"{block.kind}: {rawimage.implausible(memoryview(bytes(block.data)))}")
+            reasons.append(f"{block.kind}: {rawimage.unrecognisable(memoryview(bytes(block.data)))}")
             continue
         thread, more = rawimage.thread(image, None)
         threads.append(Thread(None, image, thread.form, enabled=thread.enabled, damage=tuple(block.damage)))
@@ -151,14 +151,15 @@ def read(source: Input) -> Capture:
         cure = "paste xxd, hexdump -C, gdb x/xb, a C array or hex digits, from the image's first byte on"
         raise UnreadableInput(f"{name} holds no image: {reason}", cure=cure)
     if skipped:
-        notes.append(f"{len(skipped)} lines show no bytes and were skipped, such as {skipped[0][:60]!r}")
+        many = "1 line shows no bytes and was" if len(skipped) == 1 else f"{len(skipped)} lines show no bytes and were"
+        notes.append(f"{many} skipped{':' if len(skipped) == 1 else ', such as'} {skipped[0][:60]!r}")
     return Capture(name, "text", tuple(threads), notes=tuple(notes))
 
 
 def _image(block: _Block) -> memoryview | None:
     """Return the image in a block; what follows an FXSAVE image or a whole area is left out."""
     data = memoryview(bytes(block.data))
-    if len(data) >= _LEAST and rawimage.implausible(data) is None:
+    if len(data) >= _LEAST and rawimage.unrecognisable(data) is None:
         return data
     return None
 

@@ -36,10 +36,14 @@ class Input:
         name: what to call it.
         whole: True if all of it is at hand, as of a mapped file.
         damage: what went wrong while reading; what was read before stands.
+        unpacked: True if these are not the source's bytes, but what they unpack to.
     """
 
-    def __init__(self, name: str, data: memoryview | bytes, more: Iterator[bytes] | None = None) -> None:
+    def __init__(
+        self, name: str, data: memoryview | bytes, more: Iterator[bytes] | None = None, *, unpacked: bool = False
+    ) -> None:
         self.name = name
+        self.unpacked = unpacked
         self.damage: list[Damage] = []
         self._data = memoryview(data).toreadonly()
         self._more = more
@@ -161,7 +165,7 @@ def _unpacked(name: str, data: memoryview, rest: Iterator[bytes] | None) -> Inpu
     if kind is None:
         return Input(name, data, rest)
     packed = Input(name, data, rest).upto(MOST_READ) if rest is not None else data
-    made = Input(name, b"", _guarded(compression.pieces(packed, kind, name)))
+    made = Input(name, b"", _guarded(compression.pieces(packed, kind, name)), unpacked=True)
     if inner := compression.kind_of(bytes(made.upto(_MAGIC_SIZE)[:_MAGIC_SIZE])):
         raise UnreadableInput(f"{name} is compressed twice", cure=f"unpack it first: {kind}, then {inner}")
     return made

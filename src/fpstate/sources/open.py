@@ -72,7 +72,9 @@ def open_source(path: str) -> Capture:
     """
     source = open_input(path)
     capture = reader_of(source).read(source)
-    return replace(capture, damage=(*source.damage, *capture.damage)) if source.damage else capture
+    if not source.damage and not source.unpacked:
+        return capture
+    return replace(capture, damage=(*source.damage, *capture.damage), unpacked=source.unpacked)
 
 
 def reader_of(source: Input) -> Reader:

@@ -14,12 +14,14 @@ from operator import itemgetter
 from typing import Final, Literal, NamedTuple
 
 from fpstate import registers as regs
+from fpstate.cpu import xcr0
 from fpstate.cpu.dump import Registers
 from fpstate.cpu.model import Component, Cpu
 from fpstate.errors import CannotTell
 from fpstate.image import Image, registers
 from fpstate.isa.capabilities import Capabilities
-from fpstate.isa.header import Header, check_compacted, check_standard
+from fpstate.isa.header import Header, check_compacted, check_standard, named
+from fpstate.isa.mxcsr import check_plausible
 from fpstate.isa.rules import Fault
 from fpstate.registers import Register, abridged_tags
 from fpstate.sources.capture import Abi, Damage, Thread
@@ -52,6 +54,8 @@ _ALL: Final = (1 << 63) - 1
 _X87_END, _XMM_END = 160, 416
 """Where the x87 and XMM registers of the legacy region end."""
 _FSAVE_SIZE: Final = 108
+_SOFTWARE: Final = 464
+"""Where a ptrace or core image has XCR0."""
 _EVERY: Final = "every known CPU"
 _AVX: Final = 2
 """The bit of AVX, which all CPUs have in one place."""
@@ -295,7 +299,10 @@ class Placer:
         if thread.form == "fxsave":
             return _legacy(thread, data, LEGACY, len(data) >= LEGACY_SIZE)
         if thread.form == "none" or not data:
-            damage = Damage("image.none", f"{_who(thread)} has no floating-point state in the source", thread.offset)
+            text = f"{_who(thread)} has no floating-point state in the source"
+            if thread.form != "none":
+                text = f"the {thread.form} image of {_who(thread)} has 0 bytes"
+            damage = Damage("image.none", text, thread.offset, "what is kept beside the image is shown")
             return Placed(thread, _FIXED, None, 0, None, None, (*thread.damage, damage))
         if len(data) < MIN_SIZE:
             return _legacy(thread, data, LEGACY, False)
@@ -317,7 +324,7 @@ class Placer:
 
     def _find(self, thread: Thread, compacted: int, used: int) -> Layout:
         if thread.layout is not None:
-            return _from_note(thread.layout, self._cpu)
+            return _from_note(thread, thread.layout, self._cpu)
         if self._cpu is not None:
             return _from_cpu(self._cpu, thread.enabled, 0 if compacted else _size(thread))
         layout = _compacted_layout() if compacted else _deduced(thread.enabled, _size(thread), used)
@@ -342,8 +349,8 @@ def _is_compacted(thread: Thread, header: Header) -> bool:
 
 
 def _size(thread: Thread) -> int:
-    """Return the bytes that the image of *thread* has, or had before it was cut off."""
-    return len(thread.image) if thread.said is None else thread.said
+    """Return the bytes that the image of *thread* has, or had before it was cut off; a size that none has is a lie."""
+    return len(thread.image) if thread.said is None or thread.said > _LARGEST else thread.said
 
 
 def _who(thread: Thread) -> str:
@@ -370,7 +377,8 @@ _TOO_MANY: Final = replace(
 )
 
 
-def _from_note(layout: Mapping[int, Component], cpu: Cpu | None) -> Layout:
+def _from_note(thread: Thread, layout: Mapping[int, Component], cpu: Cpu | None) -> Layout:
+    """Return the layout that the source tells; of *cpu* comes what XCR0 has and a damaged note lacks."""
     components, damage = {}, []
     for bit, component in layout.items():
         try:
@@ -384,7 +392,21 @@ def _from_note(layout: Mapping[int, Component], cpu: Cpu | None) -> Layout:
             text = f"the layout note gives {CATALOGUE.name(bit)} {component.size} bytes at {component.offset}, "
             text += f"{'' if cpu is None else cpu.name} {other.size} at {other.offset}: the note counts"
             damage.append(Damage("layout.cpu-differs", text, None, "is it the CPU that made it?"))
+    if cpu is not None:
+        components |= _missing(cpu, components, thread.enabled or 0)
     return Layout("note", "certain", _capabilities("the layout note", components), damage=tuple(damage))
+
+
+def _missing(cpu: Cpu, components: Mapping[int, Component], enabled: int) -> dict[int, Component]:
+    """Return the components of *enabled* that *components* lack, where *cpu* has them, beside those."""
+    taken = [(c.offset, c.offset + c.size) for c in components.values() if c.offset is not None]
+    found = {}
+    for bit, c in cpu.components.items():
+        if bit not in components and enabled >> bit & 1 and c.offset is not None:
+            begin, end = c.offset, c.offset + c.size
+            if not any(begin < other_end and other < end for other, other_end in taken):
+                found[bit] = c
+    return found
 
 
 def _from_cpu(cpu: Cpu, enabled: int | None, size: int) -> Layout:
@@ -490,7 +512,7 @@ def _fitting(enabled: int | None, size: int, used: int) -> dict[_Key, list[str]]
     for name, leaf in _known():
         registers = leaf.get(0, (0, 0, 0, 0))
         has = registers[0] | registers[3] << 32
-        for mask in {enabled} if enabled is not None else set(_likely(has)):
+        for mask in (enabled,) if enabled is not None else dict.fromkeys(_likely(has)):  # the likeliest first
             places = tuple((bit, leaf[bit][1], leaf[bit][0]) for bit in bits(mask & ~LEGACY) if bit in leaf)
             end = max((offset + length for _, offset, length in places), default=MIN_SIZE)
             if not mask & ~has and not used & ~mask and end == size:
@@ -515,9 +537,26 @@ def _legacy(thread: Thread, data: bytes, form: int, whole: bool) -> Placed:
         cure = "give all of it; what its registers take is shown"
         damage.append(Damage("image.truncated", text, thread.offset, cure))
     has = form & ((len(data) >= _X87_END) | (len(data) >= _XMM_END) << 1)
-    header = struct.pack("<QQ48x", has, 0)
-    image = Image(data[:LEGACY_SIZE].ljust(LEGACY_SIZE, b"\0") + header, _FIXED.caps, has, 0) if has else None
+    if not has:
+        return Placed(thread, _FIXED, None, 0, None, None, tuple(damage))
+    if has & SSE:
+        damage += _odd_mxcsr(thread, data)
+    legacy = data[:LEGACY_SIZE].ljust(LEGACY_SIZE, b"\0")
+    image = Image(legacy + struct.pack("<QQ48x", has, 0), _FIXED.caps, has, 0)
+    image = replace(image, xstate_bv=_not_initial(image, thread.abi))
     return Placed(thread, _FIXED, image, has, None, None, tuple(damage))
+
+
+def _not_initial(image: Image, abi: Abi) -> int:
+    """Return x87 and SSE as XINUSE tells them, which FXSAVE does not keep (SDM volume 1, 13.6), MXCSR aside."""
+    mask = 0
+    for bit in (0, 1):
+        for register in regs.of_component(bit):
+            narrow = abi == "i386" and register.long_mode
+            initial = register.initial.to_bytes(register.size, "little")
+            if register.name != "mxcsr" and not narrow and image.register(register) != initial:
+                mask |= 1 << bit
+    return mask
 
 
 def _from_fsave(data: bytes) -> bytes:
@@ -542,11 +581,13 @@ def _with_header(thread: Thread, data: bytes, header: Header, layout: Layout) ->
         text = f"XSTATE_BV has component {bit} ({caps.cpu.catalogue.name(bit)}), "
         if bit in caps.sizes:
             text += f"whose bytes lie beyond the {len(data)} of the image"
-            damage.append(Damage("image.truncated", text, thread.offset, "give all of it"))
+            damage.append(Damage("image.truncated", text, _place_of(thread, LEGACY_SIZE + bit // 8), "give all of it"))
         else:
             damage.append(_no_place(thread, caps, bit))
     image = replace(image, xstate_bv=image.xstate_bv & ~lost)
-    found = (*thread.damage, *layout.damage, *damage)
+    if not header.xcomp_bv or header.xstate_bv & SSE:
+        damage += _odd_mxcsr(thread, data)
+    found = (*thread.damage, *layout.damage, *_odd_xcr0(thread), *damage)
     return Placed(thread, layout, image, image.components, header.xstate_bv, header.xcomp_bv, found)
 
 
@@ -576,7 +617,8 @@ def _mended(thread: Thread, header: Header, caps: Capabilities) -> tuple[Header,
                     found.append(_damage(thread, "header.reserved", "header bytes 16 to 63 must be 0", 528 + at))
         except Fault as fault:
             offset = LEGACY_SIZE if fault.offset is None else fault.offset
-            text = f"{fault.detail}: {fault.rule.text}"
+            detail = named(fault.detail, fault.bit, fault.offset, caps.cpu.catalogue)
+            text = f"{detail}: {fault.rule.text}"
             found.append(_damage(thread, f"header.{fault.rule.id}", text, offset, fault.rule.cure))
             mended = _without(header, offset, allowed, compacted=compacted)
             if compacted:
@@ -591,7 +633,10 @@ def _mended(thread: Thread, header: Header, caps: Capabilities) -> tuple[Header,
 
 def _no_place(thread: Thread, caps: Capabilities, bit: int) -> Damage:
     text = f"XSTATE_BV has component {bit} ({caps.cpu.catalogue.name(bit)}), but where it lies is not known"
-    return Damage("layout.no-place", text, thread.offset, "name the CPU that made it with --cpu")
+    cure = "name the CPU that made it with --cpu"
+    if caps.cpu.leaves:
+        cure = f"is it {caps.cpu.name} that made it?"
+    return Damage("layout.no-place", text, _place_of(thread, LEGACY_SIZE + bit // 8), cure)
 
 
 def _without(header: Header, offset: int, allowed: int, *, compacted: bool) -> Header:
@@ -610,5 +655,30 @@ def _without(header: Header, offset: int, allowed: int, *, compacted: bool) -> H
 
 
 def _damage(thread: Thread, rule: str, text: str, offset: int, cure: str = "") -> Damage:
-    place = None if thread.offset is None else thread.offset + offset
-    return Damage(rule, f"{_who(thread)}, offset {offset} of its image: {text}", place, cure)
+    where = f"offset {offset} of the image" if thread.tid is None else f"{_who(thread)}, offset {offset} of its image"
+    return Damage(rule, f"{where}: {text}", _place_of(thread, offset), cure)
+
+
+def _place_of(thread: Thread, offset: int) -> int | None:
+    """Return where *offset* of the image lies in the source; None if it has no place there."""
+    return None if thread.offset is None else thread.offset + offset
+
+
+def _odd_mxcsr(thread: Thread, data: bytes) -> list[Damage]:
+    """Return what is wrong with MXCSR in the legacy region *data*: XRSTOR would raise #GP."""
+    try:
+        check_plausible(data)
+    except Fault as fault:
+        text = f"{fault.detail}: {fault.rule.text}"
+        return [_damage(thread, "image.mxcsr", text, fault.offset or 24, fault.rule.cure)]
+    return []
+
+
+def _odd_xcr0(thread: Thread) -> list[Damage]:
+    """Return what is wrong with XCR0 as the source tells it: no CPU can have had it."""
+    broken = None if thread.enabled is None else xcr0.fault(thread.enabled)
+    if broken is None:
+        return []
+    text = f"{_who(thread)} has XCR0 {thread.enabled:#x}, which XSETBV refuses: {broken.text}"
+    cure = "the software bytes are damaged, or are not XCR0"
+    return [Damage("image.xcr0", text, _place_of(thread, _SOFTWARE), cure)]

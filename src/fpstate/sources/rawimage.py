@@ -1,7 +1,8 @@
 """Bare images: the bytes of an XSAVE area or of FXSAVE, with nothing around them.
 
 Nothing but its content tells what such a file is.  It is taken for an image if XRSTOR on some CPU could accept it: the
-header breaks no rule, names only components that exist, and MXCSR is legal.
+header breaks no rule, names only components that exist, and MXCSR is legal.  One whose XSTATE_BV or XCOMP_BV is damaged
+is known by what stands around them: the MXCSR_MASK of a CPU, an MXCSR within it, and reserved bytes that are all 0.
 """
 
 from __future__ import annotations
@@ -10,22 +11,21 @@ import struct
 from typing import Final
 
 from fpstate.errors import UnreadableInput
-from fpstate.isa.header import Header, check_compacted, check_standard
-from fpstate.isa.restore import check_mxcsr
+from fpstate.isa.header import Header, check_compacted, check_standard, named
+from fpstate.isa.mxcsr import check_plausible
 from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1
 from fpstate.sources.capture import Capture, Form, Thread
 from fpstate.sources.input import Input
 from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, mask_of
 
-__all__ = ["implausible", "read", "sniff", "thread"]
+__all__ = ["implausible", "read", "sniff", "thread", "unrecognisable"]
 
 _LARGEST: Final = 1 << 20
+_LARGEST_DAMAGED: Final = 1 << 16
+_MASKS: Final = frozenset({0xFFBF, 0xFFFF, 0x2FFFF})
+"""MXCSR_MASK of the CPUs with XSAVE: with and without AMD's misaligned SSE mode, and of emulators without DAZ."""
 _SOFTWARE: Final = 464
-_MXCSR_EVERYWHERE: Final = 0xFFBF
-"""What MXCSR_MASK 0 stands for (SDM volume 1, 11.6.6)."""
-_MXCSR_KNOWN: Final = 0x2FFFF
-"""Every bit that some CPU's MXCSR_MASK has: the lower sixteen, and AMD's misaligned SSE mode."""
 _KNOWN: Final = mask_of(row.bit for row in CATALOGUE)
 
 
@@ -37,24 +37,32 @@ def implausible(data: memoryview) -> str | None:
         return "its header and MXCSR are all 0: nothing says that it is an image"
     try:
         if len(data) == LEGACY_SIZE:
-            _check_legacy(data)
+            check_plausible(data)
         else:
             _check_header(data)
     except Fault as fault:
         where = "" if fault.offset is None else f" at byte {fault.offset}"
-        return f"{fault.detail}{where}: {fault.rule.text} ({fault.rule.id})"
+        detail = named(fault.detail, fault.bit, fault.offset, CATALOGUE)
+        return f"{detail}{where}: {fault.rule.text} ({fault.rule.id})"
     return None
+
+
+def unrecognisable(data: memoryview) -> str | None:
+    """Return why *data* is not taken for an image, as `implausible`; None for one with a damaged header as well."""
+    reason = implausible(data)
+    return None if reason is None or _around_a_damaged_header(data) else reason
+
+
+def _around_a_damaged_header(data: memoryview) -> bool:
+    if not MIN_SIZE <= len(data) <= _LARGEST_DAMAGED or any(data[LEGACY_SIZE + 16 : MIN_SIZE]):
+        return False
+    mxcsr, mask = struct.unpack_from("<II", data, 24)
+    return mask in _MASKS and 0 < mxcsr <= mask
 
 
 def _bytes(data: memoryview) -> str:
     """Say how many there are; more than an image can have are not counted."""
     return f"more than {_LARGEST} bytes" if len(data) > _LARGEST else f"{len(data)} bytes"
-
-
-def _check_legacy(data: memoryview) -> None:
-    mxcsr, mask = struct.unpack_from("<II", data, 24)
-    check_mxcsr(mask, _MXCSR_KNOWN)
-    check_mxcsr(mxcsr, mask or _MXCSR_EVERYWHERE)
 
 
 def _check_header(data: memoryview) -> None:
@@ -66,12 +74,12 @@ def _check_header(data: memoryview) -> None:
         if any(header.reserved):  # XRSTOR looks at eight of these bytes, Linux at all, and XSAVE writes none
             raise Fault("compacted-header", "the reserved bytes of the header are not 0", offset=LEGACY_SIZE + 16)
     if not header.xcomp_bv or header.xstate_bv & LEGACY:
-        _check_legacy(data)
+        check_plausible(data)
 
 
 def sniff(source: Input) -> bool:
     """Tell whether *source* can be an image."""
-    return implausible(source.upto(_LARGEST + 1)) is None
+    return unrecognisable(source.upto(_LARGEST + 1)) is None
 
 
 def read(source: Input) -> Capture:
@@ -81,7 +89,7 @@ def read(source: Input) -> Capture:
         UnreadableInput: it cannot be one; says by which rule, at which byte.
     """
     name, data = source.name, source.upto(_LARGEST + 1)
-    reason = implausible(data)
+    reason = unrecognisable(data)
     if reason is not None:
         raise UnreadableInput(f"{name} is no XSAVE or FXSAVE image: {reason}", cure="give the image from byte 0 on")
     found, notes = thread(data, 0)

@@ -151,7 +151,8 @@ def core_memory(source: Input) -> Iterator[Memory]:
     wide = magic[4:5] == b"\x02"
     head = "<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH"
     if magic[:4] != b"\x7fELF" or magic[5:6] != b"\x01" or len(data) < 16 + struct.calcsize(head):
-        raise UnreadableInput(f"{name} is no ELF core")
+        cure = "frames are looked for in a core or a process; a frame by itself is known without --frames"
+        raise UnreadableInput(f"{name} is no ELF core", cure=cure)
     kind, _, _, _, start, _, _, _, size, count, *_ = struct.unpack_from(head, data, 16)
     segment = struct.Struct("<IIQQQQQQ" if wide else "<IIIIIIII")
     if kind != _ET_CORE:
