@@ -172,7 +172,7 @@ complete -c fpstate -n '_shtab_fpstate_using decode' -l all-threads -d 'every th
 complete -c fpstate -n '_shtab_fpstate_using decode' -s v -l verbose -d 'initial registers and absent components as well'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l reg -x -d 'only these registers; may be given again'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l bytes -d 'every byte of the image, field by field'
-complete -c fpstate -n '_shtab_fpstate_using decode' -l as -x -d 'the lanes of --reg: u8, i8, ... u64, i64, u128, bf16, f16, f32, f64'
+complete -c fpstate -n '_shtab_fpstate_using decode' -l as -x -d 'the lanes of --reg: u8, i8, ... u64, i64, u128, bf16, f16, f32, f64, f80'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l svg -x -d 'write a picture of the image too'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l explain -d 'what XRSTOR, XRSTORS, ptrace, KVM and sigreturn would say to the image, and by which rule'
 complete -c fpstate -n '_shtab_fpstate_using decode' -l diff -xka "(__fish_complete_path (commandline -ct))" -d 'what differs from another source: each thread with its own'

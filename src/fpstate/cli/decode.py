@@ -53,7 +53,10 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--reg", metavar="NAME[,NAME]", action="append", help="only these registers; may be given again")
     one.add_argument("--bytes", action="store_true", help="every byte of the image, field by field")
     parser.add_argument(
-        "--as", dest="lanes", metavar="TYPE", help="the lanes of --reg: u8, i8, ... u64, i64, u128, bf16, f16, f32, f64"
+        "--as",
+        dest="lanes",
+        metavar="TYPE",
+        help="the lanes of --reg: u8, i8, ... u64, i64, u128, bf16, f16, f32, f64, f80",
     )
     parser.add_argument("--svg", metavar="SVG", help="write a picture of the image too")
     add_views(parser, one)

@@ -54,6 +54,7 @@ TYPES: Final[dict[str, _Type]] = {
     "bf16": _Type(2, ""),
     "f32": _Type(4, "f"),
     "f64": _Type(8, "d"),
+    "f80": _Type(10, ""),
     "u128": _Type(16, ""),
 }
 """What ``--as`` accepts."""
@@ -83,6 +84,10 @@ def lanes(data: bytes, kind: str) -> list[str]:
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     if kind == "u128":
         return [f"{int.from_bytes(piece, 'little'):#034x}" for piece in pieces]
+    if kind == "f80":
+        from fpstate.report import extended  # noqa: PLC0415  decimals cost decode's start 2 ms
+
+        return [extended.decimal_of(piece) for piece in pieces]
     if kind in _DIGITS:
         return [_float(piece, kind) for piece in pieces]
     return [str(struct.unpack(f"<{letter}", piece)[0]) for piece in pieces]
