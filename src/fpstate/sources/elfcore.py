@@ -61,6 +61,8 @@ _MOST_SEGMENTS: Final = 1 << 22
 """Program headers looked at; vm.max_map_count is rarely above a million."""
 _MOST_NOTES: Final = 1 << 18
 """Notes looked at that are not part of a run: 60,000 threads that all differ."""
+_MOST_DAMAGE: Final = 1000
+"""Findings that are listed: a damaged core can have one for every note and every segment."""
 _LONGEST_NAME: Final = 64
 """Bytes of an owner's name; ``NetBSD-CORE@`` and a number have at most 23."""
 _NOTE: Final = struct.Struct("<III")
@@ -247,6 +249,7 @@ class _Core:
         self.layout: dict[int, Component] | None = None
         self.dumping: int | None = None
         self.damage: list[Damage] = []
+        self.hurts = 0
         self.notes = 0
         self.by_gdb = False
         self.kind, self.header = self._header()
@@ -267,6 +270,9 @@ class _Core:
             raise UnreadableInput(f"{self.source.name} is a core without the notes of any thread{why}")
         if self.dumping is not None:
             self.groups.sort(key=lambda group: self.dumping not in group.tids)
+        if self.hurts > _MOST_DAMAGE:
+            text = f"{self.hurts - _MOST_DAMAGE} more findings are not listed"
+            self.damage.append(Damage("elf.damage-beyond", text, None, "take the core again, or copy it again"))
         machine = self.header[2]
         abi: Abi = "i386" if machine == _EM_386 else "x32" if self.kind == 1 else "x86-64"
         threads = Threads(self.data, self.groups, abi, self.name)
@@ -275,10 +281,12 @@ class _Core:
             self.source.name, "elf-core", threads, damage=tuple(self.damage), maker="gdb" if self.by_gdb else ""
         )
 
-    def hurt(self, rule: str, text: str, offset: int, cure: str = "") -> Damage:
-        found = Damage(f"elf.{rule}", text, offset, cure)
-        self.damage.append(found)
-        return found
+    def hurt(self, rule: str, text: str, offset: int, cure: str = "", *, group: _Group | None = None) -> None:
+        """Note what is wrong, with the core or with a thread of *group*; of a great deal only the first."""
+        self.hurts += 1
+        if self.hurts <= _MOST_DAMAGE:
+            damage = self.damage if group is None else group.damage
+            damage.append(Damage(f"elf.{rule}", text, offset, cure))
 
     # -- headers --------------------------------------------------------------------------------------------------
 
@@ -443,13 +451,13 @@ class _Core:
         group = self.groups[-1]
         if note.kind in group.notes:
             text = f"thread {group.tids[-1]} has a second {name}: the first one counts"
-            group.damage.append(Damage("elf.note-twice", text, note.start))
+            self.hurt("note-twice", text, note.start, group=group)
         elif sizes and note.size not in sizes:
             text = f"{name} ({note.kind:#x}) has {note.size} bytes, not {' or '.join(map(str, sizes))}"
             cure = ""
             if note.kind == NT_X86_SHSTK and note.size and not note.size % _RECORD.size:
                 cure = f"if it was meant as NT_X86_XSAVE_LAYOUT: that is {NT_X86_XSAVE_LAYOUT:#x}"
-            group.damage.append(Damage("elf.note-size", text, note.start, cure))
+            self.hurt("note-size", text, note.start, cure, group=group)
         else:
             group.notes[note.kind] = note
 
@@ -481,7 +489,7 @@ class _Core:
         """
         group = self.groups[-1]
         tid = self._tid_place(group)
-        if tid is None or len(group.tids) != 1 or bytes(self.data[at : at + 4]) != b"\5\0\0\0":
+        if tid is None or len(group.tids) != 1 or not self._begins_another(group.listed[0], at):
             return at
         first = group.listed[0].start
         stride = at - first
@@ -501,6 +509,12 @@ class _Core:
             group.tids += more
             group.stride = stride
         return at + len(more) * stride
+
+    def _begins_another(self, first: _Note, at: int) -> bool:
+        """Tell whether the note at *at* begins a thread as *first* does: only then the notes between are compared."""
+        head = first.at - first.start
+        found = self.data[at : at + head] if head <= _NOTE.size + _LONGEST_NAME else b""
+        return found == self.data[first.start : first.at]
 
     def _tid_place(self, group: _Group) -> int | None:
         note = group.listed[0] if group.listed else None

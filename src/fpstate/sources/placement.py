@@ -282,6 +282,7 @@ class Placer:
         self._strict = strict
         self._by_gdb = by_gdb
         self._layouts: dict[object, Layout] = {}
+        self._said: list[Mapping[int, Component]] = []
 
     def place(self, thread: Thread) -> Placed:
         """Return the state of *thread*.
@@ -307,12 +308,21 @@ class Placer:
         compacted = header.xcomp_bv if _is_compacted(thread, header) else 0
         known = thread.enabled is not None or compacted
         used = 0 if known else header.xstate_bv
-        key = (id(thread.layout), thread.enabled, _size(thread), compacted, used)
+        key = (self._number(thread.layout), thread.enabled, _size(thread), compacted, used)
         found = self._layouts.get(key)
         if found is None and len(self._layouts) >= _MOST_LAYOUTS:
             return _TOO_MANY
         if found is None:
             found = self._layouts[key] = self._find(thread, compacted, used)
+        return found
+
+    def _number(self, layout: Mapping[int, Component] | None) -> int | None:
+        """Return the number of a layout that a source tells; equal ones, as of vCPUs each read anew, have one."""
+        if layout is None:
+            return None
+        found = next((i for i, seen in enumerate(self._said) if seen is layout or seen == layout), len(self._said))
+        if found == len(self._said) < _MOST_LAYOUTS:
+            self._said.append(layout)
         return found
 
     def _find(self, thread: Thread, compacted: int, used: int) -> Layout:
