@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from fpstate.errors import UsageError
 
@@ -116,8 +116,7 @@ def mask_of(numbers: Iterable[int]) -> int:
     return mask
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """A place in the standard format that some real CPU gives a component.
 
     Attributes:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, overload
 
 from fpstate.cpu.model import Component
@@ -101,7 +100,6 @@ class _Note(NamedTuple):
     said: int
 
 
-@dataclass(slots=True)
 class _Group:
     """The notes of one thread; *count* threads whose notes repeat them every *stride* bytes.
 
@@ -111,14 +109,18 @@ class _Group:
         listed: every note of the first thread.
         stride: bytes from a thread to the next.
         name: of the thread, where a note of its own tells.
+        damage: found in its notes.
     """
 
-    tids: list[int | None]
-    notes: dict[int, _Note] = field(default_factory=dict)
-    listed: list[_Note] = field(default_factory=list)
-    stride: int = 0
-    name: str = ""
-    damage: list[Damage] = field(default_factory=list)
+    __slots__ = ("damage", "listed", "name", "notes", "stride", "tids")
+
+    def __init__(self, tid: int | None) -> None:
+        self.tids: list[int | None] = [tid]
+        self.notes: dict[int, _Note] = {}
+        self.listed: list[_Note] = []
+        self.stride = 0
+        self.name = ""
+        self.damage: list[Damage] = []
 
 
 class Span(NamedTuple):
@@ -436,18 +438,18 @@ class _Core:
             return
         tid = int(number)
         if not self.groups or self.groups[-1].tids != [tid]:
-            self.groups.append(_Group([tid]))
+            self.groups.append(_Group(tid))
         if note.kind == _NETBSD_GETFPREGS and note.size in {LEGACY_SIZE, FSAVE_SIZE}:
             self._keep(note._replace(kind=NT_PRFPREG), "PT_GETFPREGS", ())
 
     def _begin(self, tid: int | None) -> None:
-        self.groups.append(_Group([tid]))
+        self.groups.append(_Group(tid))
 
     def _keep(self, note: _Note, name: str, sizes: tuple[int, ...]) -> None:
         """Keep a note of the thread that was begun last if its size is one of *sizes*, or *sizes* is empty."""
         if not self.groups:
             self.hurt("note-orphan", f"{name} stands before the first NT_PRSTATUS: its thread is unknown", note.start)
-            self.groups.append(_Group([None]))
+            self.groups.append(_Group(None))
         group = self.groups[-1]
         if note.kind in group.notes:
             text = f"thread {group.tids[-1]} has a second {name}: the first one counts"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from operator import itemgetter
 from typing import Final, Literal, NamedTuple
@@ -62,8 +62,7 @@ _LARGEST: Final = 1 << 16
 """Bytes of an image that are looked at; the largest that a CPU can write have some 12,000."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the components of an image lie.
 
     Attributes:
@@ -106,8 +105,7 @@ class Slot(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """One thread's state.
 
     Attributes:
@@ -372,8 +370,7 @@ def _capabilities(name: str, components: Mapping[int, Component]) -> Capabilitie
 _FIXED: Final = Layout("given", "certain", _capabilities("the architecture", {}))
 
 
-_TOO_MANY: Final = replace(
-    _FIXED,
+_TOO_MANY: Final = _FIXED._replace(
     origin="deduced",
     confidence="low",
     damage=(Damage("layout.too-many", f"XCR0 and sizes differ in more than {_MOST_LAYOUTS} ways: no system does so"),),
@@ -468,7 +465,7 @@ def _written_by_gdb(layout: Layout, size: int) -> Layout:
     if not others:
         return layout
     rival = f"{_listed(others)}, of which gdb 13 writes so, opmask and ZMM0_H to ZMM5_H being lost (--cpu)"
-    return replace(layout, confidence="low", candidates=(*layout.candidates, rival))
+    return layout._replace(confidence="low", candidates=(*layout.candidates, rival))
 
 
 @cache
