@@ -20,6 +20,7 @@ from fpstate.errors import UsageError
 __all__ = [
     "FAMILIES",
     "MXCSR_INIT",
+    "MXCSR_MASK_DEFAULT",
     "REGISTERS",
     "Family",
     "Key",
@@ -43,6 +44,9 @@ __all__ = [
 
 MXCSR_INIT: Final = 0x1F80
 """MXCSR with every exception masked: its value at RESET, and what restoring an absent SSE component gives it."""
+
+MXCSR_MASK_DEFAULT: Final = 0xFFBF
+"""The bits that MXCSR has where MXCSR_MASK is 0: all of the lower sixteen but DAZ (SDM volume 1, 11.6.6)."""
 
 Sections = Mapping[int, bytearray] | Mapping[int, bytes | bytearray | memoryview]
 """Component number to its bytes; x87 and SSE share the legacy region."""

@@ -17,9 +17,18 @@ from typing import Final, NamedTuple, overload
 
 from fpstate.cpu.model import Component
 from fpstate.errors import UnreadableInput, printable
+from fpstate.linux.notes import (
+    NT_PRFPREG,
+    NT_PRPSINFO,
+    NT_PRSTATUS,
+    NT_PRXFPREG,
+    NT_X86_SHSTK,
+    NT_X86_XSAVE_LAYOUT,
+    NT_X86_XSTATE,
+)
 from fpstate.sources.capture import Abi, Capture, Damage, Form, Thread
 from fpstate.sources.input import Input
-from fpstate.xfeatures import CATALOGUE, LAST, LEGACY, LEGACY_SIZE, MIN_SIZE
+from fpstate.xfeatures import CATALOGUE, FSAVE_SIZE, LAST, LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE
 
 __all__ = [
     "FSAVE_SIZE",
@@ -30,32 +39,21 @@ __all__ = [
     "NT_X86_SHSTK",
     "NT_X86_XSAVE_LAYOUT",
     "NT_X86_XSTATE",
-    "SOFTWARE_XCR0",
+    "Segment",
     "Span",
     "Threads",
+    "memory",
     "read",
     "sniff",
 ]
 
-NT_PRSTATUS: Final = 1
-NT_PRFPREG: Final = 2
-NT_PRPSINFO: Final = 3
-NT_PRXFPREG: Final = 0x46E62B7F
-NT_X86_XSTATE: Final = 0x202
-NT_X86_SHSTK: Final = 0x204
-NT_X86_XSAVE_LAYOUT: Final = 0x205
 _FREEBSD_THRMISC: Final = 7
 _NETBSD_PROCINFO: Final = 1
 _NETBSD_GETFPREGS: Final = 35
 """PT_GETFPREGS, PT_FIRSTMACH + 3 on i386 and amd64."""
 
-FSAVE_SIZE: Final = 108
-"""Bytes of what FSAVE writes: NT_PRFPREG of an i386 thread."""
-SOFTWARE_XCR0: Final = 464
-"""Where the regset has XCR0, or the user features: ``struct user_xstateregs``; FreeBSD likewise."""
-
 _ET_CORE, _EM_386, _EM_X86_64 = 4, 3, 62
-_PT_NOTE, _PN_XNUM = 4, 0xFFFF
+_PT_LOAD, _PT_NOTE, _PN_XNUM = 1, 4, 0xFFFF
 _MOST_SEGMENTS: Final = 1 << 22
 """Program headers looked at; vm.max_map_count is rarely above a million."""
 _MOST_NOTES: Final = 1 << 18
@@ -70,24 +68,32 @@ _LARGEST_COMPONENT: Final = 1 << 16
 
 
 class _Class(NamedTuple):
-    """What depends on ELFCLASS."""
+    """What depends on ELFCLASS; *fields* is where a program header has p_offset, p_vaddr, p_filesz and p_flags."""
 
     header: struct.Struct
     segment: struct.Struct
-    segment_offset: int
-    segment_size: int
+    fields: tuple[int, int, int, int]
     section_info: int
     freebsd_tid: int
 
 
 _CLASSES: Final = {
-    1: _Class(struct.Struct("<16sHHIIIIIHHHHHH"), struct.Struct("<8I"), 1, 4, 28, 24),
-    2: _Class(struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), 2, 5, 44, 40),
+    1: _Class(struct.Struct("<16sHHIIIIIHHHHHH"), struct.Struct("<8I"), (1, 2, 4, 6), 28, 24),
+    2: _Class(struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), (2, 3, 5, 1), 44, 40),
 }
 _LINUX_TID: Final[Mapping[tuple[int, int], int]] = {(2, 336): 32, (1, 144): 24, (1, 296): 24}
 """Where ``struct elf_prstatus`` has pr_pid, by class and size: 64-bit, i386, x32."""
 _LINUX_NAME: Final[Mapping[int, int]] = {136: 40, 128: 32, 124: 28}
 """Where ``struct elf_prpsinfo`` has pr_fname, 16 bytes, by size: 64-bit, x32 (16- and 32-bit ids), i386."""
+
+
+class Segment(NamedTuple):
+    """A segment: where its contents lie in the file, its address, the bytes of its contents, and p_flags."""
+
+    offset: int
+    address: int
+    size: int
+    flags: int
 
 
 class _Note(NamedTuple):
@@ -192,7 +198,7 @@ class Threads(Sequence[Thread]):
         image = self.data[start : start + (0 if note is None else note.size)]
         enabled = None
         if form == "xsave" and len(image) >= LEGACY_SIZE:
-            enabled = int.from_bytes(image[SOFTWARE_XCR0 : SOFTWARE_XCR0 + 8], "little")
+            enabled = int.from_bytes(image[SOFTWARE : SOFTWARE + 8], "little")  # struct user_xstateregs; FreeBSD too
             if enabled & LEGACY != LEGACY or enabled >> LAST + 1:
                 enabled = None
         values = {}
@@ -241,25 +247,111 @@ def read(source: Input) -> Capture:
     return _Core(source).capture()
 
 
-class _Core:
-    """One core while it is read."""
+def memory(source: Input) -> Iterator[Segment]:
+    """Yield the segments of memory that the ELF core in *source* has contents of.
+
+    Raises:
+        UnreadableInput: it is no core, or not of x86.
+    """
+    if not sniff(source):
+        raise UnreadableInput(f"{source.name} is no ELF core")
+    return _Headers(source).segments(_PT_LOAD)
+
+
+class _Headers:
+    """A core's ELF header and program headers.
+
+    Attributes:
+        source: the core.
+        damage: what is wrong with it.
+        kind: ELFCLASS.
+        header: the fields of the ELF header.
+        shape: what depends on the class.
+    """
 
     def __init__(self, source: Input) -> None:
         self.source = source
+        self.damage: list[Damage] = []
+        self.hurts = 0
+        self.kind, self.header = self._header()
+        self.shape = _CLASSES[self.kind]
+
+    def hurt(self, rule: str, text: str, offset: int, cure: str = "", *, group: _Group | None = None) -> None:
+        """Note what is wrong, with the core or with a thread of *group*; of a great deal only the first."""
+        self.hurts += 1
+        if self.hurts <= _MOST_DAMAGE:
+            damage = self.damage if group is None else group.damage
+            damage.append(Damage(f"elf.{rule}", text, offset, cure))
+
+    def _header(self) -> tuple[int, tuple[int, ...]]:
+        name = self.source.name
+        data = self.source.upto(64)
+        kind = data[4] if len(data) > 5 else 0
+        if kind not in _CLASSES or len(data) < _CLASSES[kind].header.size:
+            raise UnreadableInput(f"{name} is no whole ELF file: its header is damaged or truncated")
+        if data[5] != 1:
+            raise UnreadableInput(f"{name} is a big-endian ELF file: x86 is little-endian")
+        header = _CLASSES[kind].header.unpack_from(data)
+        if header[2] not in {_EM_386, _EM_X86_64}:
+            raise UnreadableInput(f"{name} is an ELF file for machine {header[2]}, not for x86")
+        if header[1] != _ET_CORE:
+            raise UnreadableInput(f"{name} is an ELF file of type {header[1]}, not a core (4)", cure="give a core")
+        return kind, header
+
+    def segments(self, kind: int) -> Iterator[Segment]:
+        """Yield the segments of p_type *kind*, as far as the source has their program headers."""
+        start, size = self.header[5], self.header[9]
+        shape = self.shape.segment
+        if size < shape.size:
+            raise UnreadableInput(
+                f"{self.source.name} has program headers of {size} bytes, an ELF core of {shape.size}"
+            )
+        count = self._segment_count(start, size)
+        data = self.source.upto(start + count * size)
+        there = max(0, min(count, (len(data) - start) // size))
+        if there < count:
+            text = f"the core has {count} program headers, the file room for {there}"
+            self.hurt("program-headers", text, start, "it was truncated: give all of it")
+        table = data[start : start + there * size]
+        offset, address, length, flags = self.shape.fields
+        whole = struct.Struct(f"{shape.format}{size - shape.size}x")
+        for segment in whole.iter_unpack(table):
+            if segment[0] == kind and segment[length]:
+                yield Segment(segment[offset], segment[address], segment[length], segment[flags])
+
+    def _segment_count(self, start: int, size: int) -> int:
+        """Return e_phnum, or what stands for it: sh_info of the first section header (gABI, extended numbering)."""
+        count, sections = self.header[10], self.header[6]
+        if count == _PN_XNUM:
+            data = self.source.upto(start + size)
+            if self.source.whole:
+                at = sections + self.shape.section_info
+                count = int.from_bytes(data[at : at + 4], "little") if sections else 0
+            if not self.source.whole or not count:  # the first segment lies behind the headers: Linux, gdb
+                first = self.shape.segment.unpack_from(data, start) if len(data) >= start + size else None
+                room = 0 if first is None else first[self.shape.fields[0]] - start
+                count = max(0, room // size)
+        if count > _MOST_SEGMENTS:
+            self.hurt("program-headers", f"the core says that it has {count} program headers", start)
+            count = _MOST_SEGMENTS
+        return count
+
+
+class _Core(_Headers):
+    """One core while it is read."""
+
+    def __init__(self, source: Input) -> None:
+        super().__init__(source)
         self.name = ""
         self.groups: list[_Group] = []
         self.layout: dict[int, Component] | None = None
         self.dumping: int | None = None
-        self.damage: list[Damage] = []
-        self.hurts = 0
         self.notes = 0
         self.by_gdb = False
-        self.kind, self.header = self._header()
-        self.shape = _CLASSES[self.kind]
-        self.segments = list(self._note_segments())
-        self.data = source.upto(max((at + size for at, size in self.segments), default=0))
+        segments = sorted((segment.offset, segment.size) for segment in self.segments(_PT_NOTE))
+        self.data = source.upto(max((at + size for at, size in segments), default=0))
         end = 0
-        for at, size in sorted(self.segments):
+        for at, size in segments:
             if at < end:
                 self.hurt("segment-overlap", f"a note segment begins at {at}, within one that ends at {end}", at)
                 continue
@@ -282,68 +374,6 @@ class _Core:
         return Capture(
             self.source.name, "elf-core", threads, damage=tuple(self.damage), maker="gdb" if self.by_gdb else ""
         )
-
-    def hurt(self, rule: str, text: str, offset: int, cure: str = "", *, group: _Group | None = None) -> None:
-        """Note what is wrong, with the core or with a thread of *group*; of a great deal only the first."""
-        self.hurts += 1
-        if self.hurts <= _MOST_DAMAGE:
-            damage = self.damage if group is None else group.damage
-            damage.append(Damage(f"elf.{rule}", text, offset, cure))
-
-    # -- headers --------------------------------------------------------------------------------------------------
-
-    def _header(self) -> tuple[int, tuple[int, ...]]:
-        name = self.source.name
-        data = self.source.upto(64)
-        kind = data[4] if len(data) > 5 else 0
-        if kind not in _CLASSES or len(data) < _CLASSES[kind].header.size:
-            raise UnreadableInput(f"{name} is no whole ELF file: its header is damaged or truncated")
-        if data[5] != 1:
-            raise UnreadableInput(f"{name} is a big-endian ELF file: x86 is little-endian")
-        header = _CLASSES[kind].header.unpack_from(data)
-        if header[2] not in {_EM_386, _EM_X86_64}:
-            raise UnreadableInput(f"{name} is an ELF file for machine {header[2]}, not for x86")
-        if header[1] != _ET_CORE:
-            raise UnreadableInput(f"{name} is an ELF file of type {header[1]}, not a core (4)", cure="give a core")
-        return kind, header
-
-    def _note_segments(self) -> Iterator[tuple[int, int]]:
-        """Yield where the note segments lie, and their bytes, as far as the source has them."""
-        start, size = self.header[5], self.header[9]
-        shape = self.shape.segment
-        if size < shape.size:
-            raise UnreadableInput(
-                f"{self.source.name} has program headers of {size} bytes, an ELF core of {shape.size}"
-            )
-        count = self._segment_count(start, size)
-        data = self.source.upto(start + count * size)
-        there = max(0, min(count, (len(data) - start) // size))
-        if there < count:
-            text = f"the core has {count} program headers, the file room for {there}"
-            self.hurt("program-headers", text, start, "it was truncated: give all of it")
-        table = data[start : start + there * size]
-        offset, length = self.shape.segment_offset, self.shape.segment_size
-        whole = struct.Struct(f"{shape.format}{size - shape.size}x")
-        for segment in whole.iter_unpack(table):
-            if segment[0] == _PT_NOTE and segment[length]:
-                yield segment[offset], segment[length]
-
-    def _segment_count(self, start: int, size: int) -> int:
-        """Return e_phnum, or what stands for it: sh_info of the first section header (gABI, extended numbering)."""
-        count, sections = self.header[10], self.header[6]
-        if count == _PN_XNUM:
-            data = self.source.upto(start + size)
-            if self.source.whole:
-                at = sections + self.shape.section_info
-                count = int.from_bytes(data[at : at + 4], "little") if sections else 0
-            if not self.source.whole or not count:  # the first segment lies behind the headers: Linux, gdb
-                first = self.shape.segment.unpack_from(data, start) if len(data) >= start + size else None
-                room = 0 if first is None else first[self.shape.segment_offset] - start
-                count = max(0, room // size)
-        if count > _MOST_SEGMENTS:
-            self.hurt("program-headers", f"the core says that it has {count} program headers", start)
-            count = _MOST_SEGMENTS
-        return count
 
     # -- notes ----------------------------------------------------------------------------------------------------
 

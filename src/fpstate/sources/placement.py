@@ -27,7 +27,9 @@ from fpstate.xfeatures import (
     AVX512,
     CATALOGUE,
     COMPACTED,
+    FSAVE_SIZE,
     LEGACY,
+    LEGACY_PLACES,
     LEGACY_SIZE,
     MIN_SIZE,
     MPX,
@@ -49,9 +51,8 @@ Confidence = Literal["certain", "high", "low"]
 State = Literal["in-use", "init", "absent"]
 
 _ALL: Final = (1 << 63) - 1
-_X87_END, _XMM_END = 160, 416
+_X87_END, _XMM_END = (offset + size for offset, size in LEGACY_PLACES.values())
 """Where the x87 and XMM registers of the legacy region end."""
-_FSAVE_SIZE: Final = 108
 _EVERY: Final = "every known CPU"
 _AVX: Final = 2
 """The bit of AVX, which all CPUs have in one place."""
@@ -182,9 +183,8 @@ class Placed(NamedTuple):
 @lru_cache(maxsize=256)
 def _slots(caps: Capabilities, has: int, in_use: int, named: int, xcomp_bv: int) -> tuple[Slot, ...]:
     catalogue = caps.cpu.catalogue
-    places: dict[int, tuple[int, int]] = {0: (0, _X87_END), 1: (_X87_END, _XMM_END - _X87_END)}
     laid_out = caps.compacted(xcomp_bv & ~COMPACTED) if xcomp_bv else caps.standard(has)
-    places |= {bit: (offset, size) for bit, offset, size in laid_out.slots}
+    places = LEGACY_PLACES | {bit: (offset, size) for bit, offset, size in laid_out.slots}
     known = sum(row.mask for row in catalogue if not row.supervisor)
     found = []
     for bit in bits(known | has | named):
@@ -290,7 +290,7 @@ class Placer:
         """
         data = bytes(thread.image[:_LARGEST])
         if thread.form == "fsave":
-            return _legacy(thread, _from_fsave(data), 1, len(data) >= _FSAVE_SIZE)
+            return _legacy(thread, _from_fsave(data), 1, len(data) >= FSAVE_SIZE)
         if thread.form == "fxsave":
             return _legacy(thread, data, LEGACY, len(data) >= LEGACY_SIZE)
         if thread.form == "none" or not data:
@@ -529,7 +529,7 @@ def _legacy(thread: Thread, data: bytes, form: int, whole: bool) -> Placed:
 
 def _from_fsave(data: bytes) -> bytes:
     """Return the x87 part of an FXSAVE image with the state of an FSAVE one (SDM volume 1, figure 8-9, and 10.5.1)."""
-    if len(data) < _FSAVE_SIZE:
+    if len(data) < FSAVE_SIZE:
         return b""
     fcw, fsw, ftw, fip, fcs, fop, fdp, fds = struct.unpack_from("<H2xH2xH2xIHHIH", data)
     head = struct.pack("<HHBxHIHHIHH", fcw, fsw, abridged_tags(ftw), fop & 0x7FF, fip, fcs, 0, fdp, fds, 0)

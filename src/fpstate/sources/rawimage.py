@@ -14,16 +14,14 @@ from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.restore import check_mxcsr
 from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1
+from fpstate.registers import MXCSR_MASK_DEFAULT
 from fpstate.sources.capture import Capture, Form, Thread
 from fpstate.sources.input import Input
-from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, mask_of
+from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE, mask_of
 
 __all__ = ["implausible", "read", "sniff", "thread"]
 
 _LARGEST: Final = 1 << 20
-_SOFTWARE: Final = 464
-_MXCSR_EVERYWHERE: Final = 0xFFBF
-"""What MXCSR_MASK 0 stands for (SDM volume 1, 11.6.6)."""
 _MXCSR_KNOWN: Final = 0x2FFFF
 """Every bit that some CPU's MXCSR_MASK has: the lower sixteen, and AMD's misaligned SSE mode."""
 _KNOWN: Final = mask_of(row.bit for row in CATALOGUE)
@@ -54,7 +52,7 @@ def _bytes(data: memoryview) -> str:
 def _check_legacy(data: memoryview) -> None:
     mxcsr, mask = struct.unpack_from("<II", data, 24)
     check_mxcsr(mask, _MXCSR_KNOWN)
-    check_mxcsr(mxcsr, mask or _MXCSR_EVERYWHERE)
+    check_mxcsr(mxcsr, mask or MXCSR_MASK_DEFAULT)
 
 
 def _check_header(data: memoryview) -> None:
@@ -96,7 +94,7 @@ def thread(data: memoryview, offset: int | None) -> tuple[Thread, tuple[str, ...
         offset: where it begins in the source, in bytes; None if it has no place there.
     """
     form: Form = "fxsave" if len(data) == LEGACY_SIZE else "xsave"
-    named = int.from_bytes(data[_SOFTWARE : _SOFTWARE + 8], "little")
+    named = int.from_bytes(data[SOFTWARE : SOFTWARE + 8], "little")
     if named & 0xFFFF_FFFF == FP_XSTATE_MAGIC1:
         return Thread(None, data, form, offset=offset), ("its software bytes are a signal frame's",)
     # struct user_xstateregs: a ptrace or core image has XCR0 there
