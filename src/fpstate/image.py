@@ -33,7 +33,7 @@ from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.masks import complement, xcomp_bv
 from fpstate.isa.rules import Fault
 from fpstate.registers import MXCSR_INIT, Register
-from fpstate.xfeatures import COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
+from fpstate.xfeatures import COMPACTED, LEGACY, LEGACY_PLACES, LEGACY_SIZE, MIN_SIZE, SOFTWARE, SSE, bits
 
 __all__ = [
     "Difference",
@@ -57,7 +57,7 @@ _X87: Final = (slice(24), slice(32, 160))
 _MXCSR: Final = slice(24, 32)
 """MXCSR and MXCSR_MASK."""
 _XMM: Final = slice(160, 416)
-_SOFTWARE: Final = slice(464, 512)
+_SOFTWARE: Final = slice(SOFTWARE, LEGACY_SIZE)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def remarks(image: Image) -> list[str]:
         )
     elif image.format == "standard" and len(data) > whole and len(data) % 4096:
         found.append(f"it has {len(data)} bytes, {caps.cpu.name}'s layout {whole}: is it another CPU's image?")
-    named = int.from_bytes(data[464:472], "little")  # struct user_xstateregs: XCR0, or the user features
+    named = int.from_bytes(data[SOFTWARE : SOFTWARE + 8], "little")  # struct user_xstateregs
     beyond = named & complement(caps.user)
     if named & LEGACY == LEGACY and not named >> 62 and beyond:
         found.append(
@@ -376,7 +376,7 @@ def patch(image: Image, values: Mapping[str, bytes]) -> bytes:
     Raises:
         UsageError: a register does not exist, has no place in the image or another size, or values contradict.
     """
-    places = {0: (0, 160), 1: (160, 256)} | {bit: (offset, size) for bit, offset, size in image.places.slots}
+    places = LEGACY_PLACES | {bit: (offset, size) for bit, offset, size in image.places.slots}
     wanted = {regs.find(name, image.caps.sizes): value for name, value in values.items()}
     made = bytearray(image.data)
     used = image.xstate_bv

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from fpstate.errors import UsageError
 
 __all__ = [
     "FAMILIES",
     "MXCSR_INIT",
+    "MXCSR_MASK_DEFAULT",
     "REGISTERS",
     "Family",
     "Key",
@@ -44,12 +45,14 @@ __all__ = [
 MXCSR_INIT: Final = 0x1F80
 """MXCSR with every exception masked: its value at RESET, and what restoring an absent SSE component gives it."""
 
+MXCSR_MASK_DEFAULT: Final = 0xFFBF
+"""The bits that MXCSR has where MXCSR_MASK is 0: all of the lower sixteen but DAZ (SDM volume 1, 11.6.6)."""
+
 Sections = Mapping[int, bytearray] | Mapping[int, bytes | bytearray | memoryview]
 """Component number to its bytes; x87 and SSE share the legacy region."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A run of bytes of one component.
 
     Attributes:
@@ -105,8 +108,7 @@ class Family:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Register:
+class Register(NamedTuple):
     """One register; see `Family` for its attributes."""
 
     name: str
@@ -357,8 +359,7 @@ def tile(data: bytes | bytearray | memoryview, number: int) -> list[bytes]:
     return [bytes(data[1024 * number + 64 * row : 1024 * number + 64 * row + 64]) for row in range(16)]
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """The rights of one protection key.
 
     Attributes:

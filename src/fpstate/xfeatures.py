@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from fpstate.errors import UsageError
 
@@ -25,15 +25,18 @@ __all__ = [
     "CATALOGUE",
     "CET",
     "COMPACTED",
+    "FSAVE_SIZE",
     "HEADER_SIZE",
     "LAST",
     "LBR",
     "LEGACY",
+    "LEGACY_PLACES",
     "LEGACY_SIZE",
     "MIN_SIZE",
     "MPX",
     "PKRU",
     "PT",
+    "SOFTWARE",
     "SSE",
     "UINTR",
     "USER",
@@ -54,6 +57,16 @@ HEADER_SIZE: Final = 64
 """Bytes of the XSAVE header that follows it (SDM 13.4.2)."""
 MIN_SIZE: Final = LEGACY_SIZE + HEADER_SIZE
 """Offset of the extended region and size of the smallest XSAVE image."""
+SOFTWARE: Final = 464
+"""Where the 48 bytes of the legacy region that software may use begin.
+
+Linux: in a signal frame ``struct _fpx_sw_bytes`` (magic1, extended_size, xfeatures, xstate_size); in NT_X86_XSTATE
+(``struct user_xstateregs``) and KVM_GET_XSAVE the mask of the largest user features.
+"""
+FSAVE_SIZE: Final = 108
+"""Bytes that FSAVE writes in 32-bit protected mode (SDM volume 1, figure 8-9)."""
+LEGACY_PLACES: Final = {0: (0, 160), 1: (160, 256)}
+"""Where x87 and SSE lie in every image: (offset, size).  MXCSR, bytes 24 to 31, lies among those of x87."""
 LEGACY: Final = 0b11
 """x87 and SSE: the components that live in the legacy region."""
 SSE: Final = 1 << 1
@@ -116,8 +129,7 @@ def mask_of(numbers: Iterable[int]) -> int:
     return mask
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """A place in the standard format that some real CPU gives a component.
 
     Attributes:
@@ -337,7 +349,7 @@ CATALOGUE: Final = Catalogue(
             size=160,
             flag="FPU",
             role="user",
-            placements=(Placement(0, 160, "all", "every CPU"),),
+            placements=(Placement(*LEGACY_PLACES[0], "all", "every CPU"),),
             source="SDM 13.4.1: bytes 0-23 and 32-159 of the legacy region; Linux records offset 0, size 160",
         ),
         Xfeature(
@@ -348,7 +360,7 @@ CATALOGUE: Final = Catalogue(
             size=256,
             flag="XMM",
             role="user",
-            placements=(Placement(160, 256, "all", "every CPU"),),
+            placements=(Placement(*LEGACY_PLACES[1], "all", "every CPU"),),
             aliases=("XMM",),
             source="SDM 13.4.1: XMM at 160-415, MXCSR at 24-31",
         ),

@@ -1,7 +1,5 @@
 """What lint finds: each rule on a CPU with just that fault, and nothing on real CPUs."""
 
-from dataclasses import replace
-
 import pytest
 
 from fpstate import cpu as cpus
@@ -126,7 +124,7 @@ def test_what_a_source_does_not_show_is_unknown_and_no_finding() -> None:
 def test_a_boot_log_can_be_judged_only_by_its_own_sum() -> None:
     log = BootLog(0x1A07, 880, compacted=True, components={2: (576, 256), 9: (832, 8), 11: (840, 16), 12: (856, 24)})
     good = conclude(Dump(format="log", boot_log=log), name="log", source="test")
-    bad = conclude(Dump(format="log", boot_log=replace(log, context_size=888)), name="log", source="test")
+    bad = conclude(Dump(format="log", boot_log=log._replace(context_size=888)), name="log", source="test")
     assert lint(good, find("linux-6.18")).findings == ()
     assert lint(good, find("linux-6.18")).unknown
     assert [f.rule for f in lint(bad, find("linux-6.18")).findings] == ["log-total"]

@@ -285,6 +285,23 @@ def test_a_core_of_one_gigabyte_costs_its_notes(tmp_path: pathlib.Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
+def test_notes_that_almost_begin_a_thread_cost_their_number() -> None:
+    import time
+
+    like_a_thread = [note(CORE, 0x99, b""), note(b"ELSE", elfcore.NT_PRSTATUS, bytes(336))]
+    data = core([prstatus(7), *like_a_thread * 30_000])
+    start = time.process_time()
+    assert [t.tid for t in read(data).threads] == [7]
+    assert time.process_time() - start < 3
+
+
+def test_of_a_great_deal_of_damage_the_first_is_listed() -> None:
+    capture = read(core([thread(7, STATE), *[note(CORE, elfcore.NT_PRFPREG, b"")] * 5000]))
+    assert rules(capture).count("elf.note-twice") == 1000
+    assert [d.text for d in capture.damage] == ["4000 more findings are not listed"]
+    assert bytes(capture.threads[0].image) == STATE
+
+
 _WHOLE = core([thread(1, STATE), cores.prpsinfo(b"fuzz"), thread(2, STATE), thread(3, STATE), layout_of()])
 _HEADS = [i for i in range(len(_WHOLE)) if i < 200 or _WHOLE[i : i + 5] in {b"CORE\0", b"LINUX"}]
 

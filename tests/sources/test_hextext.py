@@ -198,8 +198,11 @@ def test_an_image_itself_is_no_text() -> None:
         "a" * 1_000_000 + "{1",
         "0x1" + " " * 900_000 + "!",
         ("0x10: " + "0x00 " * 150 + "g\n") * 300,
+        "/* " * 300_000,
+        "00000000: 0000\n" + "*\n" * 200_000 + "z\n" * 200_000,
+        "00000000: 0000\n" + "00\n" * 300_000,
     ],
-    ids=["gaps", "long-number", "braces", "words", "spaces", "nearly"],
+    ids=["gaps", "long-number", "braces", "words", "spaces", "nearly", "comments", "repeats", "continued"],
 )
 def test_hostile_text_is_neither_slow_nor_large(text: str) -> None:
     start = time.process_time()

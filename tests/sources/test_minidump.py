@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 import struct
 
@@ -194,5 +193,5 @@ def test_no_dump_breaks_the_reader(changes: list[tuple[int, int]], end: int) -> 
         struct.pack_into("<I", data, at, value)
     with contextlib.suppress(UnreadableInput):
         capture = minidump.read(Input("a dump", memoryview(bytes(data[:end]))))
-        assert all(isinstance(dataclasses.asdict(damage)["text"], str) for damage in capture.damage)
+        assert all(isinstance(damage._asdict()["text"], str) for damage in capture.damage)
         assert sum(len(thread.image) for thread in capture.threads) <= 6 * len(WHOLE) + (1 << 17)

@@ -387,6 +387,20 @@ def test_of_a_32_bit_thread_s_fxsave_only_eight_xmm_count() -> None:
     assert states(place(thread(bytes(state), form="fxsave", abi="i386")))["SSE"] == "init"
 
 
+def test_threads_that_each_tell_the_same_layout_have_one() -> None:
+    placer = Placer()
+    found = [placer.place(thread(layout=dict(ZEN4))) for _ in range(100)]
+    assert not found[-1].damage
+    assert found[-1].layout is found[0].layout
+
+
+def test_a_layout_is_known_by_what_it_says() -> None:
+    placer = Placer()
+    for size in (256, 128) * 3:  # nobody keeps these dicts: a later one may lie where an earlier one was
+        placed = placer.place(thread(layout={2: Component(2, 256, 576), 9: Component(9, size, 832)}))
+        assert placed.layout.caps.sizes[9] == size
+
+
 _forms = st.sampled_from(["xsave", "fxsave", "fsave", "none"])
 
 

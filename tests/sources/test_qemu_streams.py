@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import pathlib
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -181,6 +182,32 @@ def test_a_section_that_does_not_end_where_it_must_is_damage_at_its_offset() -> 
 def test_another_architectures_stream_is_refused() -> None:
     with pytest.raises(UnreadableInput, match="without an x86 CPU"):
         qemu.read(Input("a stream", memoryview(stream([cpu([number("env.nip", 0, 8)], {})]))))
+
+
+MUCH = {"name": "much", "type": "struct", "size": 16, "struct": {"fields": [{"size": 0, "array_len": 1 << 20}]}}
+
+
+@pytest.mark.parametrize(
+    ("field", "why"),
+    [
+        ({"name": "less", "type": "buffer", "size": -8}, "-8 is no size"),
+        (MUCH, "a field of 16 bytes has more numbers"),
+    ],
+    ids=["backwards", "numbers"],
+)
+def test_fields_that_are_larger_than_their_section_cost_no_memory(field: dict[str, object], why: str) -> None:
+    """A device without a vmsd_name says its size itself, and its fields may say another."""
+    told, data = number("env.fpuc", 0x37F, 2)
+    device = {"size": 64, "fields": [told, *[{**field, "name": f"f{i}"} for i in range(2000)]]}
+    whole = stream([(device, data.ljust(64, b"\0"))]) + b" " * (1 << 20)  # what lies behind the section
+    at = whole.index(b"\0\6") + 2
+    whole = whole[:at] + struct.pack(">I", len(whole) - at - 4) + whole[at + 4 :]
+    tracemalloc.start()
+    capture = qemu.read(Input("a stream", memoryview(whole)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert [why in damage.text for damage in capture.damage] == [True]
 
 
 WHOLE = stream([cpu(fields(0x602E7), PARTS)])

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import elfcores
 from fpstate import cpu as cpus
 from fpstate.cpu.host import why_not_x86_64
 from fpstate.errors import UnreadableInput
@@ -26,7 +27,7 @@ from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
 from fpstate.sources.capture import Thread
 from fpstate.sources.input import Input
 from fpstate.sources.sigframe import MOST_FRAMES, Memory, find, read, sniff
-from fpstate.sources.stacks import frames_of_core, frames_of_process
+from fpstate.sources.stacks import core_memory, frames_of_core, frames_of_process
 from known import known
 from tracees import Program
 
@@ -232,8 +233,15 @@ def dumped_by_kernel(program: Program, folder: pathlib.Path) -> pathlib.Path:
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(10), b"\x7fELF\x02\x01" + bytes(100)])
 def test_what_is_no_core_is_refused(data: bytes) -> None:
-    with pytest.raises(UnreadableInput, match=r"no ELF core|no core"):
+    with pytest.raises(UnreadableInput, match=r"no ELF core|no whole ELF file|not for x86"):
         frames_of_core(Input("file", data))
+
+
+def test_program_headers_beyond_65534_are_counted_in_a_section_header() -> None:
+    """gABI, e_phnum PN_XNUM: what lies behind the two there are is no program header."""
+    looks_like_one = struct.pack("<IIQQQQQQ", 1, 6, 0, 0x2000, 0, 64, 64, 0)
+    data = elfcores.core(looks_like_one * 2, memory=bytes(100), extended=True)
+    assert [(run.address, len(run.data)) for run in core_memory(Input("core", data))] == [(0x1000, 100)]
 
 
 @given(st.binary(max_size=200), st.booleans())

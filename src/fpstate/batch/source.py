@@ -20,9 +20,9 @@ from fpstate.batch.checks import plan, tilecfg_shapes
 from fpstate.batch.registers import FCS, FDS, RegisterLayout, register_layout
 from fpstate.isa import RULES, Capabilities, Profile, masks
 from fpstate.isa.processor import X87_INIT
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, SOFTWARE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
 from fpstate.registers import MXCSR_INIT
-from fpstate.xfeatures import LBR, LEGACY, MIN_SIZE, PKRU, PT, UINTR, XTILE, bits
+from fpstate.xfeatures import LBR, LEGACY, MIN_SIZE, PKRU, PT, SOFTWARE, UINTR, XTILE, bits
 
 __all__ = ["CODES", "FX_ONLY", "KERNELS", "Machine", "Slot", "module"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fpstate.cpu import flags as cpu_flags
 from fpstate.cpu.dump import BootLog, Dump, log_only
 from fpstate.cpu.model import Component, Cpu
 from fpstate.cpu.places import choose
@@ -45,6 +44,8 @@ def conclude(
         )
     if dump.boot_log and log_only(dump.leaves, dump.boot_log):
         return _from_boot_log(dump, dump.boot_log, name, source, catalogue)
+    from fpstate.cpu import flags as cpu_flags  # noqa: PLC0415  what has no CPUID to conclude from does without
+
     present, unknown = cpu_flags.decode(dump.leaves)
     reaches = dump.leaves.get((0, 0), (0xD,))[0] >= 0xD
     if (0xD, 0) not in dump.leaves and "XSAVE" in present | unknown and reaches:

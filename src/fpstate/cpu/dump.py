@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 __all__ = ["BootLog", "Dump", "Leaves", "Modifier", "Registers", "log_only"]
 
@@ -18,8 +20,7 @@ Leaves = Mapping[tuple[int, int], Registers]
 """(leaf, sub-leaf) to registers."""
 
 
-@dataclass(frozen=True, slots=True)
-class BootLog:
+class BootLog(NamedTuple):
     """What the ``x86/fpu:`` lines of a Linux boot, or Xen's ``xstate:`` line, say.
 
     Attributes:
@@ -32,11 +33,10 @@ class BootLog:
     features: int
     context_size: int
     compacted: bool | None
-    components: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    components: Mapping[int, tuple[int, int]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Modifier:
+class Modifier(NamedTuple):
     """One register of a Firecracker CPU template: the bits it forces.
 
     Attributes:

@@ -8,16 +8,14 @@ dependencies those of ``arch/x86/kernel/cpu/cpuid-deps.c``, both as of Linux 7.2
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from fpstate.cpu.dump import Leaves
 
 __all__ = ["FLAGS", "Flag", "cascade", "decode", "find"]
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One CPU feature flag.
 
     Attributes:

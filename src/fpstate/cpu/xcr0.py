@@ -6,16 +6,14 @@ They are about the bits among themselves; whether a CPU has a component at all i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from fpstate.xfeatures import APX, AVX512, MPX, XTILE
 
 __all__ = ["RULES", "Rule", "fault"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One reason for #GP.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from fpstate import registers as regs
 from fpstate.cpu.model import Cpu, compacted_places
@@ -19,8 +19,7 @@ _MOST_PLANS: Final = 4096
 """Layouts remembered for each format; a run of random masks starts over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """Where the extended components of one image lie.
 
     Attributes:

@@ -20,9 +20,6 @@ FRAME_STRUCT: Final = 736
 """Bytes of the larger of the signal frame structs with IA32 emulation: sizeof(struct rt_sigframe_ia32)."""
 FSAVE_HEADER: Final = 112
 """Bytes of ``struct fregs_state``, which an ia32 frame puts before the FXSAVE image."""
-SOFTWARE: Final = 464
-"""Offset of the software bytes in an image: in a frame ``struct _fpx_sw_bytes`` (magic1, extended_size, xfeatures,
-xstate_size), in NT_X86_XSTATE and KVM_GET_XSAVE the mask of the largest user features."""
 FP_XSTATE_MAGIC1: Final = 0x46505853
 """First software word of a frame's image that has extended state (``<asm/sigcontext.h>``)."""
 FP_XSTATE_MAGIC2: Final = 0x46505845

@@ -14,8 +14,8 @@ from typing import Final
 from fpstate.isa import Capabilities, Fault, Rule, masks
 from fpstate.isa.header import Header, check_compacted, check_standard
 from fpstate.isa.mxcsr import check_mxcsr
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, SOFTWARE
-from fpstate.xfeatures import AVX, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SSE, bits
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
+from fpstate.xfeatures import AVX, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE, SSE, bits
 
 __all__ = [
     "MXCSR_USERS",

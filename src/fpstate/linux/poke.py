@@ -19,12 +19,11 @@ from fpstate.isa import Capabilities
 from fpstate.isa.masks import ALL, complement
 from fpstate.isa.profile import of_cpu
 from fpstate.linux import policy as policies
-from fpstate.linux.abi import SOFTWARE
 from fpstate.linux.copyin import check_ptrace
 from fpstate.linux.tracee import NT_X86_XSTATE, Tracee, in_tracer, write_regset
 from fpstate.registers import Register
 from fpstate.sources.process import leader_of, require_linux, stop
-from fpstate.xfeatures import LEGACY, LEGACY_SIZE, PKRU, bits
+from fpstate.xfeatures import LEGACY, LEGACY_SIZE, PKRU, SOFTWARE, bits
 
 __all__ = ["Change", "Poke", "poke"]
 

@@ -33,6 +33,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fpstate.errors import CannotTell
+from fpstate.linux.notes import NT_PRFPREG, NT_PRSTATUS, NT_X86_SHSTK, NT_X86_XSTATE
 from fpstate.linux.observe.libc import demand, libc
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ _PTRACE_EVENT_STOP: Final = 128
 _PR_SET_TIMERSLACK: Final = 29  # <linux/prctl.h>
 _WALL: Final = 0x40000000  # <linux/wait.h>: threads as well as processes
 
-NT_PRSTATUS, NT_PRFPREG, NT_X86_XSTATE, NT_X86_SHSTK = 1, 2, 0x202, 0x204
-"""Regsets by the numbers of their ELF notes.  NT_X86_SHSTK was 203H only in CET patches that were never merged."""
 LARGEST_REGSET: Final = 1 << 16
 """Bytes offered for a regset: five times the largest that a CPU has."""
 

@@ -226,6 +226,8 @@ def _findings(decoded: Decoded) -> list[str]:
 
 def groups(threads: Sequence[Placed]) -> list[list[Placed]]:
     """Return *threads* grouped by equal state: the same components, states and registers, in order of the first one."""
+    if len(threads) == 1:  # most cores are decoded for one
+        return [list(threads)]
     found: dict[object, list[Placed]] = {}
     for placed in threads:
         state = tuple(placed.hexadecimal().values()), tuple(placed.thread.values.items())

@@ -15,7 +15,7 @@ from fpstate.errors import CannotTell
 from fpstate.image import Image
 from fpstate.layout import Layout, compacted, standard
 from fpstate.report.svg import document, escaped, text
-from fpstate.xfeatures import HEADER_SIZE, LEGACY, LEGACY_SIZE
+from fpstate.xfeatures import HEADER_SIZE, LEGACY, LEGACY_PLACES, LEGACY_SIZE
 
 __all__ = ["svg"]
 
@@ -75,7 +75,7 @@ def svg(image: Image) -> str:
 
 def _pieces(image: Image, layout: Layout) -> list[_Piece]:
     """Return the runs of bytes of *layout*, ascending."""
-    end = 416  # of XMM15
+    end = sum(LEGACY_PLACES[1])  # of XMM15
     found = [
         _Piece(end, LEGACY_SIZE - end, "reserved, software", "fixed"),
         _Piece(LEGACY_SIZE, HEADER_SIZE, "header", "fixed"),

@@ -15,7 +15,7 @@ from fpstate.image import Image
 from fpstate.isa.values import CET_RESERVED
 from fpstate.registers import Register, of_component, pkru_keys, raw, tile
 from fpstate.report.tables import table
-from fpstate.xfeatures import HEADER_SIZE, LEGACY_SIZE
+from fpstate.xfeatures import HEADER_SIZE, LEGACY_SIZE, SOFTWARE
 
 __all__ = [
     "TYPES",
@@ -296,7 +296,7 @@ def fields(image: Image) -> list[Field]:
     """
     found = [
         _field(image, 28, 4, "MXCSR_MASK"),
-        _field(image, 464, 48, "software"),
+        _field(image, SOFTWARE, LEGACY_SIZE - SOFTWARE, "software"),
         _field(image, LEGACY_SIZE, 8, "XSTATE_BV"),
         _field(image, LEGACY_SIZE + 8, 8, "XCOMP_BV"),
         _field(image, LEGACY_SIZE + 16, HEADER_SIZE - 16, "header, reserved"),

@@ -9,7 +9,7 @@ from fpstate.image import registers as image_registers
 from fpstate.registers import Register
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import bold, table
-from fpstate.xfeatures import bits
+from fpstate.xfeatures import LEGACY_PLACES, bits
 
 __all__ = ["document", "lines", "text", "values"]
 
@@ -53,7 +53,7 @@ def document(image: Image, registers: Mapping[str, str]) -> Document:
 
 def _components(image: Image) -> list[tuple[int, str, str, int | None, int]]:
     """Return (bit, name, state, offset, size) of every component of the CPU."""
-    places = {0: (0, 160), 1: (160, 256)} | {bit: (offset, size) for bit, offset, size in image.places.slots}
+    places = LEGACY_PLACES | {bit: (offset, size) for bit, offset, size in image.places.slots}
     catalogue, caps = image.caps.cpu.catalogue, image.caps
     rows = []
     for bit in bits(caps.user | caps.supervisor):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from fpstate import registers as regs
 from fpstate.errors import CannotTell, UsageError
 from fpstate.sources.capture import Capture, Thread
-from fpstate.sources.elfcore import SOFTWARE_XCR0, Threads
+from fpstate.sources.elfcore import Threads
 from fpstate.sources.placement import Layout, Placer
-from fpstate.xfeatures import LEGACY_SIZE, bits
+from fpstate.xfeatures import LEGACY_PLACES, LEGACY_SIZE, SOFTWARE, bits
 
 try:
     import numpy as np
@@ -22,8 +21,6 @@ except ImportError as missing:
 __all__ = ["Arrays", "arrays"]
 
 Bytes = NDArray[np.uint8]
-_LEGACY_PARTS: Final = {0: (0, 160), 1: (160, 256)}
-"""Where x87 and SSE lie: (offset, size)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Arrays:
             return self._column(24, 4)
         parts = []
         for part in register.parts:
-            start = _LEGACY_PARTS[part.bit][0] if part.bit < 2 else 0
+            start = LEGACY_PLACES[part.bit][0] if part.bit < 2 else 0
             parts.append(self.component(part.bit)[:, part.offset - start : part.offset - start + part.size])
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -103,7 +100,7 @@ class Arrays:
 
     def _place(self, bit: int) -> tuple[int, int]:
         places = {b: (offset, size) for b, offset, size in self.layout.caps.standard(self.has).slots}
-        place = {**_LEGACY_PARTS, **places}.get(bit)
+        place = {**LEGACY_PLACES, **places}.get(bit)
         if place is None or not self.has >> bit & 1:
             raise UsageError(f"component {bit} has no place in these images", cure=f"it has {list(bits(self.has))}")
         return place
@@ -123,7 +120,7 @@ def arrays(capture: Capture, placer: Placer) -> Arrays:
     images, copied = _images(capture.source, threads)
     tids = threads.tids if isinstance(threads, Threads) else [thread.tid for thread in threads]
     made = Arrays(tids, images, first.layout, first.has, copied)
-    for what, offset in (("XCR0", SOFTWARE_XCR0), ("XCOMP_BV", LEGACY_SIZE + 8)):
+    for what, offset in (("XCR0", SOFTWARE), ("XCOMP_BV", LEGACY_SIZE + 8)):
         column = images[:, offset : offset + 8]
         if (column != column[0]).any():
             raise CannotTell(f"the threads of {capture.source} differ in {what}", cure="take them one by one: .threads")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fpstate.cpu.model import Component, Cpu
 
@@ -20,8 +20,7 @@ Form = Literal["xsave", "fxsave", "fsave", "none"]
 Abi = Literal["x86-64", "x32", "i386"]
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(NamedTuple):
     """Something that is not as it must be; whatever can still be read beside it is.
 
     Attributes:

@@ -13,14 +13,22 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, overload
 
 from fpstate.cpu.model import Component
 from fpstate.errors import UnreadableInput, printable
+from fpstate.linux.notes import (
+    NT_PRFPREG,
+    NT_PRPSINFO,
+    NT_PRSTATUS,
+    NT_PRXFPREG,
+    NT_X86_SHSTK,
+    NT_X86_XSAVE_LAYOUT,
+    NT_X86_XSTATE,
+)
 from fpstate.sources.capture import Abi, Capture, Damage, Form, Thread
 from fpstate.sources.input import Input
-from fpstate.xfeatures import CATALOGUE, LAST, LEGACY, LEGACY_SIZE, MIN_SIZE
+from fpstate.xfeatures import CATALOGUE, FSAVE_SIZE, LAST, LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE
 
 __all__ = [
     "FSAVE_SIZE",
@@ -31,20 +39,14 @@ __all__ = [
     "NT_X86_SHSTK",
     "NT_X86_XSAVE_LAYOUT",
     "NT_X86_XSTATE",
-    "SOFTWARE_XCR0",
+    "Segment",
     "Span",
     "Threads",
+    "memory",
     "read",
     "sniff",
 ]
 
-NT_PRSTATUS: Final = 1
-NT_PRFPREG: Final = 2
-NT_PRPSINFO: Final = 3
-NT_PRXFPREG: Final = 0x46E62B7F
-NT_X86_XSTATE: Final = 0x202
-NT_X86_SHSTK: Final = 0x204
-NT_X86_XSAVE_LAYOUT: Final = 0x205
 _FREEBSD_THRMISC: Final = 7
 _NETBSD_PROCINFO: Final = 1
 _NO_STATE: Final = frozenset({0x200, 0x201})
@@ -54,17 +56,14 @@ _STRAY: Final = -1
 _NETBSD_GETFPREGS: Final = 35
 """PT_GETFPREGS, PT_FIRSTMACH + 3 on i386 and amd64."""
 
-FSAVE_SIZE: Final = 108
-"""Bytes of what FSAVE writes: NT_PRFPREG of an i386 thread."""
-SOFTWARE_XCR0: Final = 464
-"""Where the regset has XCR0, or the user features: ``struct user_xstateregs``; FreeBSD likewise."""
-
 _ET_CORE, _EM_386, _EM_X86_64 = 4, 3, 62
-_PT_NOTE, _PN_XNUM = 4, 0xFFFF
+_PT_LOAD, _PT_NOTE, _PN_XNUM = 1, 4, 0xFFFF
 _MOST_SEGMENTS: Final = 1 << 22
 """Program headers looked at; vm.max_map_count is rarely above a million."""
 _MOST_NOTES: Final = 1 << 18
 """Notes looked at that are not part of a run: 60,000 threads that all differ."""
+_MOST_DAMAGE: Final = 1000
+"""Findings that are listed: a damaged core can have one for every note and every segment."""
 _LONGEST_NAME: Final = 64
 """Bytes of an owner's name; ``NetBSD-CORE@`` and a number have at most 23."""
 _NOTE: Final = struct.Struct("<III")
@@ -74,24 +73,32 @@ _LARGEST_IMAGE: Final = 1 << 16
 
 
 class _Class(NamedTuple):
-    """What depends on ELFCLASS."""
+    """What depends on ELFCLASS; *fields* is where a program header has p_offset, p_vaddr, p_filesz and p_flags."""
 
     header: struct.Struct
     segment: struct.Struct
-    segment_offset: int
-    segment_size: int
+    fields: tuple[int, int, int, int]
     section_info: int
     freebsd_tid: int
 
 
 _CLASSES: Final = {
-    1: _Class(struct.Struct("<16sHHIIIIIHHHHHH"), struct.Struct("<8I"), 1, 4, 28, 24),
-    2: _Class(struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), 2, 5, 44, 40),
+    1: _Class(struct.Struct("<16sHHIIIIIHHHHHH"), struct.Struct("<8I"), (1, 2, 4, 6), 28, 24),
+    2: _Class(struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), (2, 3, 5, 1), 44, 40),
 }
 _LINUX_TID: Final[Mapping[tuple[int, int], int]] = {(2, 336): 32, (1, 144): 24, (1, 296): 24}
 """Where ``struct elf_prstatus`` has pr_pid, by class and size: 64-bit, i386, x32."""
 _LINUX_NAME: Final[Mapping[int, int]] = {136: 40, 128: 32, 124: 28}
 """Where ``struct elf_prpsinfo`` has pr_fname, 16 bytes, by size: 64-bit, x32 (16- and 32-bit ids), i386."""
+
+
+class Segment(NamedTuple):
+    """A segment: where its contents lie in the file, its address, the bytes of its contents, and p_flags."""
+
+    offset: int
+    address: int
+    size: int
+    flags: int
 
 
 class _Note(NamedTuple):
@@ -104,7 +111,6 @@ class _Note(NamedTuple):
     said: int
 
 
-@dataclass(slots=True)
 class _Group:
     """The notes of one thread; *count* threads whose notes repeat them every *stride* bytes.
 
@@ -114,14 +120,18 @@ class _Group:
         listed: every note of the first thread.
         stride: bytes from a thread to the next.
         name: of the thread, where a note of its own tells.
+        damage: found in its notes.
     """
 
-    tids: list[int | None]
-    notes: dict[int, _Note] = field(default_factory=dict)
-    listed: list[_Note] = field(default_factory=list)
-    stride: int = 0
-    name: str = ""
-    damage: list[Damage] = field(default_factory=list)
+    __slots__ = ("damage", "listed", "name", "notes", "stride", "tids")
+
+    def __init__(self, tid: int | None) -> None:
+        self.tids: list[int | None] = [tid]
+        self.notes: dict[int, _Note] = {}
+        self.listed: list[_Note] = []
+        self.stride = 0
+        self.name = ""
+        self.damage: list[Damage] = []
 
 
 class Span(NamedTuple):
@@ -193,7 +203,7 @@ class Threads(Sequence[Thread]):
         image = self.data[start : start + (0 if note is None else note.size)]
         enabled = None
         if form == "xsave" and len(image) >= LEGACY_SIZE:
-            enabled = int.from_bytes(image[SOFTWARE_XCR0 : SOFTWARE_XCR0 + 8], "little")
+            enabled = int.from_bytes(image[SOFTWARE : SOFTWARE + 8], "little")  # struct user_xstateregs; FreeBSD too
             if enabled & LEGACY != LEGACY or enabled >> LAST + 1:
                 enabled = None
         values = {}
@@ -242,50 +252,42 @@ def read(source: Input) -> Capture:
     return _Core(source).capture()
 
 
-class _Core:
-    """One core while it is read."""
+def memory(source: Input) -> Iterator[Segment]:
+    """Yield the segments of memory that the ELF core in *source* has contents of.
+
+    Raises:
+        UnreadableInput: it is no core, or not of x86.
+    """
+    if not sniff(source):
+        cure = "frames are looked for in a core or a process; a frame by itself is known without --frames"
+        raise UnreadableInput(f"{source.name} is no ELF core", cure=cure)
+    return _Headers(source).segments(_PT_LOAD)
+
+
+class _Headers:
+    """A core's ELF header and program headers.
+
+    Attributes:
+        source: the core.
+        damage: what is wrong with it.
+        kind: ELFCLASS.
+        header: the fields of the ELF header.
+        shape: what depends on the class.
+    """
 
     def __init__(self, source: Input) -> None:
         self.source = source
-        self.name = ""
-        self.groups: list[_Group] = []
-        self.layout: dict[int, Component] | None = None
-        self.dumping: int | None = None
         self.damage: list[Damage] = []
-        self.notes = 0
-        self.by_gdb = False
+        self.hurts = 0
         self.kind, self.header = self._header()
         self.shape = _CLASSES[self.kind]
-        self.segments = list(self._note_segments())
-        self.data = source.upto(max((at + size for at, size in self.segments), default=0))
-        end = 0
-        for at, size in sorted(self.segments):
-            if at < end:
-                self.hurt("segment-overlap", f"a note segment begins at {at}, within one that ends at {end}", at)
-                continue
-            self._walk(at, size)
-            end = at + size
 
-    def capture(self) -> Capture:
-        if not self.groups:
-            why = f": {self.damage[0].text}" if self.damage else ""
-            raise UnreadableInput(f"{self.source.name} is a core without the notes of any thread{why}")
-        if self.dumping is not None:
-            self.groups.sort(key=lambda group: self.dumping not in group.tids)
-        machine = self.header[2]
-        abi: Abi = "i386" if machine == _EM_386 else "x32" if self.kind == 1 else "x86-64"
-        threads = Threads(self.data, self.groups, abi, self.name)
-        threads.layout = self.layout
-        return Capture(
-            self.source.name, "elf-core", threads, damage=tuple(self.damage), maker="gdb" if self.by_gdb else ""
-        )
-
-    def hurt(self, rule: str, text: str, offset: int, cure: str = "") -> Damage:
-        found = Damage(f"elf.{rule}", text, offset, cure)
-        self.damage.append(found)
-        return found
-
-    # -- headers --------------------------------------------------------------------------------------------------
+    def hurt(self, rule: str, text: str, offset: int, cure: str = "", *, group: _Group | None = None) -> None:
+        """Note what is wrong, with the core or with a thread of *group*; of a great deal only the first."""
+        self.hurts += 1
+        if self.hurts <= _MOST_DAMAGE:
+            damage = self.damage if group is None else group.damage
+            damage.append(Damage(f"elf.{rule}", text, offset, cure))
 
     def _header(self) -> tuple[int, tuple[int, ...]]:
         name = self.source.name
@@ -302,8 +304,8 @@ class _Core:
             raise UnreadableInput(f"{name} is an ELF file of type {header[1]}, not a core (4)", cure="give a core")
         return kind, header
 
-    def _note_segments(self) -> Iterator[tuple[int, int]]:
-        """Yield where the note segments lie, and their bytes, as far as the source has them."""
+    def segments(self, kind: int) -> Iterator[Segment]:
+        """Yield the segments of p_type *kind*, as far as the source has their program headers."""
         start, size = self.header[5], self.header[9]
         shape = self.shape.segment
         if size < shape.size:
@@ -317,11 +319,11 @@ class _Core:
             text = f"the core has {count} program headers, the file room for {there}"
             self.hurt("program-headers", text, start, "it was truncated: give all of it")
         table = data[start : start + there * size]
-        offset, length = self.shape.segment_offset, self.shape.segment_size
+        offset, address, length, flags = self.shape.fields
         whole = struct.Struct(f"{shape.format}{size - shape.size}x")
         for segment in whole.iter_unpack(table):
-            if segment[0] == _PT_NOTE and segment[length]:
-                yield segment[offset], segment[length]
+            if segment[0] == kind and segment[length]:
+                yield Segment(segment[offset], segment[address], segment[length], segment[flags])
 
     def _segment_count(self, start: int, size: int) -> int:
         """Return e_phnum, or what stands for it: sh_info of the first section header (gABI, extended numbering)."""
@@ -333,12 +335,51 @@ class _Core:
                 count = int.from_bytes(data[at : at + 4], "little") if sections else 0
             if not self.source.whole or not count:  # the first segment lies behind the headers: Linux, gdb
                 first = self.shape.segment.unpack_from(data, start) if len(data) >= start + size else None
-                room = 0 if first is None else first[self.shape.segment_offset] - start
+                room = 0 if first is None else first[self.shape.fields[0]] - start
                 count = max(0, room // size)
         if count > _MOST_SEGMENTS:
             self.hurt("program-headers", f"the core says that it has {count} program headers", start)
             count = _MOST_SEGMENTS
         return count
+
+
+class _Core(_Headers):
+    """One core while it is read."""
+
+    def __init__(self, source: Input) -> None:
+        super().__init__(source)
+        self.name = ""
+        self.groups: list[_Group] = []
+        self.layout: dict[int, Component] | None = None
+        self.dumping: int | None = None
+        self.notes = 0
+        self.by_gdb = False
+        segments = sorted((segment.offset, segment.size) for segment in self.segments(_PT_NOTE))
+        self.data = source.upto(max((at + size for at, size in segments), default=0))
+        end = 0
+        for at, size in segments:
+            if at < end:
+                self.hurt("segment-overlap", f"a note segment begins at {at}, within one that ends at {end}", at)
+                continue
+            self._walk(at, size)
+            end = at + size
+
+    def capture(self) -> Capture:
+        if not self.groups:
+            why = f": {self.damage[0].text}" if self.damage else ""
+            raise UnreadableInput(f"{self.source.name} is a core without the notes of any thread{why}")
+        if self.dumping is not None:
+            self.groups.sort(key=lambda group: self.dumping not in group.tids)
+        if self.hurts > _MOST_DAMAGE:
+            text = f"{self.hurts - _MOST_DAMAGE} more findings are not listed"
+            self.damage.append(Damage("elf.damage-beyond", text, None, "take the core again, or copy it again"))
+        machine = self.header[2]
+        abi: Abi = "i386" if machine == _EM_386 else "x32" if self.kind == 1 else "x86-64"
+        threads = Threads(self.data, self.groups, abi, self.name)
+        threads.layout = self.layout
+        return Capture(
+            self.source.name, "elf-core", threads, damage=tuple(self.damage), maker="gdb" if self.by_gdb else ""
+        )
 
     # -- notes ----------------------------------------------------------------------------------------------------
 
@@ -445,28 +486,28 @@ class _Core:
             return
         tid = int(number)
         if not self.groups or self.groups[-1].tids != [tid]:
-            self.groups.append(_Group([tid]))
+            self.groups.append(_Group(tid))
         if note.kind == _NETBSD_GETFPREGS and note.size in {LEGACY_SIZE, FSAVE_SIZE}:
             self._keep(note._replace(kind=NT_PRFPREG), "PT_GETFPREGS", ())
 
     def _begin(self, tid: int | None) -> None:
-        self.groups.append(_Group([tid]))
+        self.groups.append(_Group(tid))
 
     def _keep(self, note: _Note, name: str, sizes: tuple[int, ...]) -> None:
         """Keep a note of the thread that was begun last if its size is one of *sizes*, or *sizes* is empty."""
         if not self.groups:
             self.hurt("note-orphan", f"{name} stands before the first NT_PRSTATUS: its thread is unknown", note.start)
-            self.groups.append(_Group([None]))
+            self.groups.append(_Group(None))
         group = self.groups[-1]
         if note.kind in group.notes:
             text = f"thread {group.tids[-1]} has a second {name}: the first one counts"
-            group.damage.append(Damage("elf.note-twice", text, note.start))
+            self.hurt("note-twice", text, note.start, group=group)
         elif sizes and note.size not in sizes:
             text = f"{name} ({note.kind:#x}) has {note.size} bytes, not {' or '.join(map(str, sizes))}"
             cure = ""
             if note.kind == NT_X86_SHSTK and note.size and not note.size % _RECORD.size:
                 cure = f"if it was meant as NT_X86_XSAVE_LAYOUT: that is {NT_X86_XSAVE_LAYOUT:#x}"
-            group.damage.append(Damage("elf.note-size", text, note.start, cure))
+            self.hurt("note-size", text, note.start, cure, group=group)
         else:
             group.notes[note.kind] = note
 
@@ -498,7 +539,7 @@ class _Core:
         """
         group = self.groups[-1]
         tid = self._tid_place(group)
-        if tid is None or len(group.tids) != 1 or bytes(self.data[at : at + 4]) != b"\5\0\0\0":
+        if tid is None or len(group.tids) != 1 or not self._begins_another(group.listed[0], at):
             return at
         first = group.listed[0].start
         stride = at - first
@@ -518,6 +559,12 @@ class _Core:
             group.tids += more
             group.stride = stride
         return at + len(more) * stride
+
+    def _begins_another(self, first: _Note, at: int) -> bool:
+        """Tell whether the note at *at* begins a thread as *first* does: only then the notes between are compared."""
+        head = first.at - first.start
+        found = self.data[at : at + head] if head <= _NOTE.size + _LONGEST_NAME else b""
+        return found == self.data[first.start : first.at]
 
     def _tid_place(self, group: _Group) -> int | None:
         note = group.listed[0] if group.listed else None

@@ -69,6 +69,8 @@ _DUMPS: Final = (
 )
 _LONGEST_LINE: Final = 1000
 """Characters of a line of a dump."""
+_LONGEST_ROW: Final = 512
+"""Bytes that a row may have come to before a further line continues it; xxd prints 256 at most."""
 _CONTINUED: Final = re.compile(
     r"^(?P<data>(?:(?:0x)?[0-9a-f]{2,16}\s+){0,15}(?:0x)?[0-9a-f]{2,16})\s*(?:\|.*)?$", _ANY_CASE
 )
@@ -76,7 +78,7 @@ _CONTINUED: Final = re.compile(
 _NUMBER: Final = re.compile(r"0x([0-9a-f]++)|([0-9]++)", _ANY_CASE)
 _BRACES: Final = re.compile(r"\{([^{}]*+)\}")
 _ELEMENTS: Final = re.compile(r"(?:0x[0-9a-f]++|[0-9]++)(?:ull?+|llu?+|lu?+)?+\s*+,?+\s*+", _ANY_CASE)
-_COMMENT: Final = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_COMMENT: Final = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.DOTALL)  # without \Z each /* looks for an end anew
 _ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})", _ANY_CASE)
 _DIGITS: Final = re.compile(r"^(?:0x)?(?:[0-9a-f]{2})++(?:[ \t]++(?:[0-9a-f]{2})++)*+$", _ANY_CASE)
 _COMMAS: Final = re.compile(r"^(?:0x[0-9a-f]{1,16}\s*+,?+\s*+)++$", _ANY_CASE)
@@ -198,10 +200,11 @@ def _from_dumps(lines: Sequence[str]) -> tuple[list[_Block], list[str]]:
         if len(line) <= _LONGEST_LINE and (found := dump.pattern.search(line)):
             rows.append(_Row(found["at"], _bytes(found["data"].split(), little=dump.little)))
         elif line == "*" and rows:
-            rows.append(_REPEAT)
+            if rows[-1] is not _REPEAT:
+                rows.append(_REPEAT)
         elif rows and _is_end(line, rows):
             rows.append(_Row(line, b""))
-        elif rows and rows[-1] is not _REPEAT and (more := _continued(line)):
+        elif rows and (more := _continued(line, rows[-1])):
             rows[-1] = _Row(rows[-1].at, rows[-1].data + _bytes(more["data"].split(), little=dump.little))
         else:
             skipped.append(line)
@@ -210,13 +213,15 @@ def _from_dumps(lines: Sequence[str]) -> tuple[list[_Block], list[str]]:
 
 def _is_end(line: str, rows: Sequence[_Row]) -> bool:
     """Tell whether *line* is the address alone with which hexdump ends."""
-    last = next(row.at for row in reversed(rows) if row is not _REPEAT)
+    last = (rows[-1] if rows[-1] is not _REPEAT else rows[-2]).at
     return len(line) == len(last) and re.fullmatch("[0-9a-f]+", line, _ANY_CASE) is not None and line.lower() > last
 
 
-def _continued(line: str) -> re.Match[str] | None:
-    """Return the numbers of a line without an address: a mail program cut it off the one before."""
-    return _CONTINUED.match(line) if len(line) <= _LONGEST_LINE else None
+def _continued(line: str, row: _Row) -> re.Match[str] | None:
+    """Return the numbers of a line without an address, if a mail program can have cut it off that of *row*."""
+    if row is _REPEAT or len(row.data) > _LONGEST_ROW or len(line) > _LONGEST_LINE:
+        return None
+    return _CONTINUED.match(line)
 
 
 def _bytes(numbers: Sequence[str], *, little: bool) -> bytes:

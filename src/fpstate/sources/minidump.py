@@ -20,7 +20,7 @@ from fpstate.errors import UnreadableInput, printable
 from fpstate.sources.capture import Abi, Capture, Damage, Form, Thread
 from fpstate.sources.input import Input
 from fpstate.sources.window import Broken, unpack, view
-from fpstate.xfeatures import CATALOGUE, COMPACTED, HEADER_SIZE, LEGACY, LEGACY_SIZE, MIN_SIZE, bits
+from fpstate.xfeatures import CATALOGUE, COMPACTED, FSAVE_SIZE, HEADER_SIZE, LEGACY, LEGACY_SIZE, MIN_SIZE, bits
 
 __all__ = ["read", "sniff"]
 
@@ -61,7 +61,7 @@ _MACHINES: Final = {
     9: _Machine("x86-64", 0x30, 1232, 0x100, 0x8, 0, 0x40),
 }
 """By SYSTEM_INFO.ProcessorArchitecture: PROCESSOR_ARCHITECTURE_INTEL and _AMD64."""
-_FLOAT_SAVE, _FLOAT_SAVE_SIZE = 28, 108
+_FLOAT_SAVE: Final = 28
 """FLOATING_SAVE_AREA of an x86 CONTEXT begins with what FNSAVE writes."""
 
 
@@ -257,9 +257,9 @@ class _Reader:
         if flags & machine.has_fxsave and machine.fxsave + LEGACY_SIZE <= size:
             at = start + machine.fxsave
             return self.data[at : at + LEGACY_SIZE], "fxsave", at
-        if flags & machine.has_fsave and size >= _FLOAT_SAVE + _FLOAT_SAVE_SIZE:
+        if flags & machine.has_fsave and size >= _FLOAT_SAVE + FSAVE_SIZE:
             at = start + _FLOAT_SAVE
-            return self.data[at : at + _FLOAT_SAVE_SIZE], "fsave", at
+            return self.data[at : at + FSAVE_SIZE], "fsave", at
         return memoryview(b""), "none", None
 
     def _with_xstate(self, plain: Thread, context: _Stream) -> Thread:

@@ -8,8 +8,8 @@ when its turn comes: a core costs the import of one.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
-from typing import Final, Protocol, cast
+from dataclasses import replace
+from typing import Final, NamedTuple, Protocol, cast
 
 from fpstate.errors import UnreadableInput
 from fpstate.sources.capture import Capture
@@ -32,8 +32,7 @@ class Reader(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A kind of source.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from operator import itemgetter
 from typing import Final, Literal, NamedTuple
@@ -29,11 +29,14 @@ from fpstate.xfeatures import (
     AVX512,
     CATALOGUE,
     COMPACTED,
+    FSAVE_SIZE,
     LEGACY,
+    LEGACY_PLACES,
     LEGACY_SIZE,
     MIN_SIZE,
     MPX,
     PKRU,
+    SOFTWARE,
     SSE,
     XTILE,
     bits,
@@ -51,11 +54,8 @@ Confidence = Literal["certain", "high", "low"]
 State = Literal["in-use", "init", "absent"]
 
 _ALL: Final = (1 << 63) - 1
-_X87_END, _XMM_END = 160, 416
+_X87_END, _XMM_END = (offset + size for offset, size in LEGACY_PLACES.values())
 """Where the x87 and XMM registers of the legacy region end."""
-_FSAVE_SIZE: Final = 108
-_SOFTWARE: Final = 464
-"""Where a ptrace or core image has XCR0."""
 _EVERY: Final = "every known CPU"
 _AVX: Final = 2
 """The bit of AVX, which all CPUs have in one place."""
@@ -66,8 +66,7 @@ _LARGEST: Final = 1 << 16
 """Bytes of an image that are looked at; the largest that a CPU can write have some 12,000."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the components of an image lie.
 
     Attributes:
@@ -110,8 +109,7 @@ class Slot(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """One thread's state.
 
     Attributes:
@@ -188,9 +186,8 @@ class Placed:
 @lru_cache(maxsize=256)
 def _slots(caps: Capabilities, has: int, in_use: int, named: int, xcomp_bv: int) -> tuple[Slot, ...]:
     catalogue = caps.cpu.catalogue
-    places: dict[int, tuple[int, int]] = {0: (0, _X87_END), 1: (_X87_END, _XMM_END - _X87_END)}
     laid_out = caps.compacted(xcomp_bv & ~COMPACTED) if xcomp_bv else caps.standard(has)
-    places |= {bit: (offset, size) for bit, offset, size in laid_out.slots}
+    places = LEGACY_PLACES | {bit: (offset, size) for bit, offset, size in laid_out.slots}
     known = sum(row.mask for row in catalogue if not row.supervisor)
     found = []
     for bit in bits(known | has | named):
@@ -286,6 +283,7 @@ class Placer:
         self._strict = strict
         self._by_gdb = by_gdb
         self._layouts: dict[object, Layout] = {}
+        self._said: list[Mapping[int, Component]] = []
 
     def place(self, thread: Thread) -> Placed:
         """Return the state of *thread*.
@@ -295,7 +293,7 @@ class Placer:
         """
         data = bytes(thread.image[:_LARGEST])
         if thread.form == "fsave":
-            return _legacy(thread, _from_fsave(data), 1, len(data) >= _FSAVE_SIZE)
+            return _legacy(thread, _from_fsave(data), 1, len(data) >= FSAVE_SIZE)
         if thread.form == "fxsave":
             return _legacy(thread, data, LEGACY, len(data) >= LEGACY_SIZE)
         if thread.form == "none" or not data:
@@ -314,12 +312,21 @@ class Placer:
         compacted = header.xcomp_bv if _is_compacted(thread, header) else 0
         known = thread.enabled is not None or compacted
         used = 0 if known else header.xstate_bv
-        key = (id(thread.layout), thread.enabled, _size(thread), compacted, used)
+        key = (self._number(thread.layout), thread.enabled, _size(thread), compacted, used)
         found = self._layouts.get(key)
         if found is None and len(self._layouts) >= _MOST_LAYOUTS:
             return _TOO_MANY
         if found is None:
             found = self._layouts[key] = self._find(thread, compacted, used)
+        return found
+
+    def _number(self, layout: Mapping[int, Component] | None) -> int | None:
+        """Return the number of a layout that a source tells; equal ones, as of vCPUs each read anew, have one."""
+        if layout is None:
+            return None
+        found = next((i for i, seen in enumerate(self._said) if seen is layout or seen == layout), len(self._said))
+        if found == len(self._said) < _MOST_LAYOUTS:
+            self._said.append(layout)
         return found
 
     def _find(self, thread: Thread, compacted: int, used: int) -> Layout:
@@ -369,8 +376,7 @@ def _capabilities(name: str, components: Mapping[int, Component]) -> Capabilitie
 _FIXED: Final = Layout("given", "certain", _capabilities("the architecture", {}))
 
 
-_TOO_MANY: Final = replace(
-    _FIXED,
+_TOO_MANY: Final = _FIXED._replace(
     origin="deduced",
     confidence="low",
     damage=(Damage("layout.too-many", f"XCR0 and sizes differ in more than {_MOST_LAYOUTS} ways: no system does so"),),
@@ -480,7 +486,7 @@ def _written_by_gdb(layout: Layout, size: int) -> Layout:
     if not others:
         return layout
     rival = f"{_listed(others)}, of which gdb 13 writes so, opmask and ZMM0_H to ZMM5_H being lost (--cpu)"
-    return replace(layout, confidence="low", candidates=(*layout.candidates, rival))
+    return layout._replace(confidence="low", candidates=(*layout.candidates, rival))
 
 
 @cache
@@ -561,7 +567,7 @@ def _not_initial(image: Image, abi: Abi) -> int:
 
 def _from_fsave(data: bytes) -> bytes:
     """Return the x87 part of an FXSAVE image with the state of an FSAVE one (SDM volume 1, figure 8-9, and 10.5.1)."""
-    if len(data) < _FSAVE_SIZE:
+    if len(data) < FSAVE_SIZE:
         return b""
     fcw, fsw, ftw, fip, fcs, fop, fdp, fds = struct.unpack_from("<H2xH2xH2xIHHIH", data)
     head = struct.pack("<HHBxHIHHIHH", fcw, fsw, abridged_tags(ftw), fop & 0x7FF, fip, fcs, 0, fdp, fds, 0)
@@ -681,4 +687,4 @@ def _odd_xcr0(thread: Thread) -> list[Damage]:
         return []
     text = f"{_who(thread)} has XCR0 {thread.enabled:#x}, which XSETBV refuses: {broken.text}"
     cure = "the software bytes are damaged, or are not XCR0"
-    return [Damage("image.xcr0", text, _place_of(thread, _SOFTWARE), cure)]
+    return [Damage("image.xcr0", text, _place_of(thread, SOFTWARE), cure)]

@@ -23,7 +23,6 @@ from fpstate.cpu.host import why_not_x86_64
 from fpstate.cpu.model import Cpu
 from fpstate.errors import CannotTell, FpstateError, UnreadableInput, UsageError, printable
 from fpstate.linux import whytrace
-from fpstate.linux.abi import SOFTWARE
 from fpstate.linux.tracee import (
     NT_PRFPREG,
     NT_PRSTATUS,
@@ -34,7 +33,7 @@ from fpstate.linux.tracee import (
     stopped,
 )
 from fpstate.sources.capture import Abi, Capture, Form, Thread
-from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE
+from fpstate.xfeatures import LEGACY_SIZE, MIN_SIZE, SOFTWARE
 
 __all__ = [
     "Reading",

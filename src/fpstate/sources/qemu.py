@@ -160,7 +160,8 @@ def _cpus(
     for start, section in _found(sections, end, damage):
         try:
             _check(data, start, section)
-            fields = dict(_fields(data, start + section.head, section.device))
+            body = start + section.head
+            fields = dict(_fields(data[body : body + section.size], section.device))
         except _DAMAGED as error:
             text = f"the section of CPU {section.instance} is not as the description has it: {_said(error)}"
             damage.append(Damage("qemu.section", text, start, "give all of the stream"))
@@ -233,20 +234,31 @@ def _size(described: Mapping[str, Any], depth: int = 0) -> int:
     for field in described.get("fields", ()):
         total += _count(field["size"]) * _count(field.get("array_len", 1))
     for part in described.get("subsections", ()):
-        total += 1 + 1 + len(part["vmsd_name"].encode()) + 4 + _size(part, depth + 1)
+        total += _subsection_head(part) + _size(part, depth + 1)
     return total
 
 
-def _fields(data: memoryview, at: int, described: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Yield each field by name, of subsections as well, little-endian in elements of the size described."""
+def _fields(data: memoryview, described: Mapping[str, Any], at: int = 0) -> Iterator[tuple[str, bytes]]:
+    """Yield each field by name, of subsections as well, little-endian in elements of the size described.
+
+    Args:
+        data: the section, and nothing behind it: fields follow each other, so all of them are no larger.
+        described: what it has, or from *at* on a subsection.
+        at: offset in *data*.
+    """
     for field in described.get("fields", ()):
-        size = field["size"] * field.get("array_len", 1)
+        size = _count(field["size"]) * _count(field.get("array_len", 1))
         yield _named(field), _little(bytes(data[at : at + size]), field)
         at += size
     for part in described.get("subsections", ()):
-        at += 1 + 1 + len(part["vmsd_name"].encode()) + 4
-        yield from _fields(data, at, part)
+        at += _subsection_head(part)
+        yield from _fields(data, part, at)
         at += _size(part)
+
+
+def _subsection_head(part: Mapping[str, Any]) -> int:
+    """Return the bytes before a subsection's fields: type, name with its length, version."""
+    return 1 + 1 + len(part["vmsd_name"].encode()) + 4
 
 
 def _named(field: Mapping[str, Any]) -> str:
@@ -260,9 +272,9 @@ def _named(field: Mapping[str, Any]) -> str:
 
 def _little(value: bytes, field: Mapping[str, Any]) -> bytes:
     """Return big-endian *value* with each of its numbers the other way round."""
-    widths = _widths(field)
+    widths = _widths(field, len(value)) if value else []
     step = sum(widths)
-    if not step or len(value) % step:
+    if not step or len(value) % step or widths == [1]:
         return value
     found = bytearray()
     for start in range(0, len(value), step):
@@ -273,18 +285,18 @@ def _little(value: bytes, field: Mapping[str, Any]) -> bytes:
     return bytes(found)
 
 
-def _widths(field: Mapping[str, Any], depth: int = 0) -> list[int]:
-    """Return the bytes of each number in one element of *field*."""
+def _widths(field: Mapping[str, Any], most: int, depth: int = 0) -> list[int]:
+    """Return the bytes of each number in one element of *field*, which has at most as many numbers as bytes: *most*."""
     inner = field.get("struct", field)
     rows = inner.get("fields") if isinstance(inner, dict) else None
     if not isinstance(rows, list) or depth > _DEEPEST:
         return [1] if field.get("type") in {"buffer", "uint8"} else [_count(field["size"])]
     found: list[int] = []
     for row in rows:
-        one = _widths(row, depth + 1)
+        one = _widths(row, most, depth + 1)
         times = _count(row.get("array_len", 1))
-        if len(found) + times * len(one) > _LARGEST_CPU:
-            raise ValueError("a field has more numbers than a CPU has bytes")
+        if len(found) + times * len(one) > most:
+            raise ValueError(f"a field of {most} bytes has more numbers")
         found += one * (times if one else 0)
     return found
 

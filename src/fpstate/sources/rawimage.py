@@ -17,7 +17,7 @@ from fpstate.isa.rules import Fault
 from fpstate.linux.abi import FP_XSTATE_MAGIC1
 from fpstate.sources.capture import Capture, Form, Thread
 from fpstate.sources.input import Input
-from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, mask_of
+from fpstate.xfeatures import CATALOGUE, COMPACTED, LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE, mask_of
 
 __all__ = ["implausible", "read", "sniff", "thread", "unrecognisable"]
 
@@ -25,7 +25,6 @@ _LARGEST: Final = 1 << 20
 _LARGEST_DAMAGED: Final = 1 << 16
 _MASKS: Final = frozenset({0xFFBF, 0xFFFF, 0x2FFFF})
 """MXCSR_MASK of the CPUs with XSAVE: with and without AMD's misaligned SSE mode, and of emulators without DAZ."""
-_SOFTWARE: Final = 464
 _KNOWN: Final = mask_of(row.bit for row in CATALOGUE)
 
 
@@ -104,7 +103,7 @@ def thread(data: memoryview, offset: int | None) -> tuple[Thread, tuple[str, ...
         offset: where it begins in the source, in bytes; None if it has no place there.
     """
     form: Form = "fxsave" if len(data) == LEGACY_SIZE else "xsave"
-    named = int.from_bytes(data[_SOFTWARE : _SOFTWARE + 8], "little")
+    named = int.from_bytes(data[SOFTWARE : SOFTWARE + 8], "little")
     if named & 0xFFFF_FFFF == FP_XSTATE_MAGIC1:
         return Thread(None, data, form, offset=offset), ("its software bytes are a signal frame's",)
     # struct user_xstateregs: a ptrace or core image has XCR0 there

@@ -21,11 +21,12 @@ from typing import Final, NamedTuple
 from fpstate.errors import UnreadableInput
 from fpstate.isa import Capabilities
 from fpstate.isa.profile import of_cpu
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FSAVE_HEADER, MAGIC2_SIZE, SOFTWARE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FSAVE_HEADER, MAGIC2_SIZE
 from fpstate.linux.copyin import Finding, check_ptrace, check_sigreturn, check_xstate_in_sigframe
+from fpstate.registers import MXCSR_MASK_DEFAULT
 from fpstate.sources.capture import Capture, Damage, Thread
 from fpstate.sources.input import Input
-from fpstate.xfeatures import LEGACY, LEGACY_SIZE, MIN_SIZE, USER
+from fpstate.xfeatures import LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE, USER
 
 __all__ = ["Memory", "find", "read", "sniff"]
 
@@ -37,8 +38,6 @@ _LARGEST: Final = 1 << 16
 """Bytes of an image: a size in software bytes is not trusted further."""
 _MAGIC1: Final = re.compile(re.escape(FP_XSTATE_MAGIC1.to_bytes(4, "little")))
 _ALIGNMENT: Final = 64
-_MXCSR_WITHOUT_MASK: Final = 0xFFBF
-"""The bits of MXCSR where MXCSR_MASK is 0 (SDM volume 1, 11.6.6)."""
 
 # struct ucontext of a 64-bit process: uc_mcontext begins at 40 with r8, ...
 _UC_RSP, _UC_RIP, _UC_FPSTATE = 40 + 8 * 15, 40 + 8 * 16, 40 + 8 * 23
@@ -205,7 +204,7 @@ def _check(image: bytes, software: _Software, caps: Capabilities | None) -> Find
 
     Of a CPU that is not known XCR0 has every user component: the header may have what the software bytes leave out.
     """
-    mask = int.from_bytes(image[28:32], "little") or _MXCSR_WITHOUT_MASK
+    mask = int.from_bytes(image[28:32], "little") or MXCSR_MASK_DEFAULT
     xcr0 = USER
     if caps is not None:
         mask, xcr0 = of_cpu(caps.cpu).mxcsr_legal, caps.cpu.dump.xcr0 or caps.user

@@ -34,8 +34,7 @@ _MOST_STACK: Final = 8 << 20
 """Bytes of one stack that are read: what RLIMIT_STACK allows by default."""
 _RSP_64, _ESP_32 = 19 * 8, 15 * 4  # struct user_regs_struct, struct user_regs_struct32
 _SIZEOF_64: Final = 27 * 8
-_PT_LOAD, _PF_W, _ET_CORE = 1, 2, 4  # <linux/elf.h>
-_MOST_SEGMENTS: Final = 1 << 17
+_PF_W: Final = 2  # <linux/elf.h>
 
 
 def frames_of_process(pid: int) -> Capture:
@@ -144,27 +143,9 @@ def core_memory(source: Input) -> Iterator[Memory]:
     """Yield the writable segments of an ELF core, as far as the file holds them.
 
     Raises:
-        UnreadableInput: it is no little-endian ELF core.
+        UnreadableInput: it is no ELF core of an x86 machine.
     """
-    name, data = source.name, source.everything()
-    magic = bytes(data[:6])
-    wide = magic[4:5] == b"\x02"
-    head = "<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH"
-    if magic[:4] != b"\x7fELF" or magic[5:6] != b"\x01" or len(data) < 16 + struct.calcsize(head):
-        cure = "frames are looked for in a core or a process; a frame by itself is known without --frames"
-        raise UnreadableInput(f"{name} is no ELF core", cure=cure)
-    kind, _, _, _, start, _, _, _, size, count, *_ = struct.unpack_from(head, data, 16)
-    segment = struct.Struct("<IIQQQQQQ" if wide else "<IIIIIIII")
-    if kind != _ET_CORE:
-        raise UnreadableInput(f"{name} is an ELF file, and no core", cure="give the core")
-    for i in range(min(count, _MOST_SEGMENTS)):
-        at = start + i * size
-        if size < segment.size or at + segment.size > len(data):
-            return
-        kind, *fields = segment.unpack_from(data, at)
-        if wide:
-            flags, offset, address, _, length, *_ = fields
-        else:
-            offset, address, _, length, _, flags, _ = fields
-        if kind == _PT_LOAD and flags & _PF_W and offset < len(data):
-            yield Memory(address, data[offset : offset + length], offset)
+    data = source.everything()
+    for offset, address, size, flags in elfcore.memory(source):
+        if flags & _PF_W and offset < len(data):
+            yield Memory(address, data[offset : offset + size], offset)

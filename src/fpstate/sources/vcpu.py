@@ -16,12 +16,11 @@ from typing import Final
 from fpstate import registers as regs
 from fpstate.errors import CannotTell, UnreadableInput, UsageError
 from fpstate.isa.control import MSRS
-from fpstate.linux.abi import SOFTWARE
 from fpstate.linux.kvm import XSAVE_IOCTL_SIZE
 from fpstate.sources.capture import Capture, Thread
 from fpstate.sources.input import Input
 from fpstate.sources.process import host_cpu, require_linux
-from fpstate.xfeatures import CET, LEGACY, LEGACY_SIZE, MIN_SIZE, USER, XTILEDATA, bits
+from fpstate.xfeatures import CET, LEGACY, LEGACY_SIZE, MIN_SIZE, SOFTWARE, USER, XTILEDATA, bits
 
 __all__ = ["capture_vcpu", "read", "set_xsave", "sniff"]
 
@@ -35,7 +34,7 @@ _SIZEOF_XCRS, _XCR = 0x188, 16  # struct kvm_xcrs, struct kvm_xcr
 
 _LARGEST: Final = 1 << 16
 """Bytes offered to KVM_GET_XSAVE2: five times what any CPU's components take."""
-_MXCSR_MASKS: Final = range(0xFFBF, 1 << 18)
+_MXCSR_MASKS: Final = range(regs.MXCSR_MASK_DEFAULT, 1 << 18)
 
 
 def capture_vcpu(fd: int, *, name: str = "vCPU") -> Capture:

@@ -15,12 +15,12 @@ from fpstate.errors import CannotTell, FpstateError
 from fpstate.isa import Processor
 from fpstate.isa.capabilities import Capabilities
 from fpstate.isa.verdict import Verdict, judge
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, SOFTWARE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE
 from fpstate.linux.copyin import RULES, Finding
 from fpstate.linux.handin import hand_in, kvm_size, user_features
 from fpstate.linux.policy import Policy
 from fpstate.sources.placement import Placed
-from fpstate.xfeatures import AVX, AVX512, COMPACTED, LEGACY, MPX, SSE, XTILE
+from fpstate.xfeatures import AVX, AVX512, COMPACTED, LEGACY, MPX, SOFTWARE, SSE, XTILE
 
 __all__ = ["Answer", "Hearing", "hear"]
 

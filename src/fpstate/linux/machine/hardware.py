@@ -10,13 +10,13 @@ from fpstate import registers as regs
 from fpstate.isa import Capabilities, Processor, Profile, execute, rdmsr, wrmsr
 from fpstate.isa.control import IA32_XFD
 from fpstate.isa.masks import ALL, initialised, loaded
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, SOFTWARE, fpu_part, max_sigframe
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, MAGIC2_SIZE, fpu_part, max_sigframe
 from fpstate.linux.config import BootConfig
 from fpstate.linux.copyin import MXCSR_USERS, Finding, check_ptrace
 from fpstate.linux.kernel import Cpu, Fpstate, Guest, Sets, Task
 from fpstate.linux.machine.area import Area, Areas
 from fpstate.linux.machine.values import CET_U, PKRU_BYTES, Ledger, Owner, put
-from fpstate.xfeatures import AVX, AVX512, LEGACY, LEGACY_SIZE, PKRU, SSE, XTILE, bits
+from fpstate.xfeatures import AVX, AVX512, LEGACY, LEGACY_SIZE, PKRU, SOFTWARE, SSE, XTILE, bits
 
 __all__ = ["PKRU_DEFAULT", "ByteHardware", "Instruction", "Refused"]
 

@@ -20,7 +20,8 @@ from fpstate.linux.kernel import Cpu, Task
 from fpstate.linux.machine import Machine
 from fpstate.linux.machine.area import Area
 from fpstate.linux.machine.hardware import Refused
-from fpstate.xfeatures import LEGACY
+from fpstate.linux.notes import NT_PRFPREG, NT_X86_SHSTK, NT_X86_XSAVE_LAYOUT, NT_X86_XSTATE
+from fpstate.xfeatures import LEGACY, SOFTWARE
 
 __all__ = [
     "NT_PRFPREG",
@@ -30,11 +31,7 @@ __all__ = [
     "UserSpace",
 ]
 
-NT_PRFPREG: Final = 2
-NT_X86_XSTATE: Final = 0x202
-NT_X86_SHSTK: Final = 0x204
-NT_X86_XSAVE_LAYOUT: Final = 0x205
-_XFEATURES: Final = slice(abi.SOFTWARE + 8, abi.SOFTWARE + 16)
+_XFEATURES: Final = slice(SOFTWARE + 8, SOFTWARE + 16)
 
 
 class UserSpace:

@@ -11,10 +11,10 @@ import struct
 from typing import Final
 
 from fpstate.errors import CannotTell
-from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE, SOFTWARE
+from fpstate.linux.abi import FP_XSTATE_MAGIC1, MAGIC2_SIZE
 from fpstate.linux.observe.child import Answer, asked_of_helper
 from fpstate.linux.observe.libc import demand, libc
-from fpstate.xfeatures import LEGACY_SIZE
+from fpstate.xfeatures import LEGACY_SIZE, SOFTWARE
 
 __all__ = ["PROBE", "measure", "software_bytes"]
 

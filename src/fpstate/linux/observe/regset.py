@@ -12,10 +12,10 @@ import signal
 from typing import Final
 
 from fpstate.errors import CannotTell
-from fpstate.linux.abi import SOFTWARE
 from fpstate.linux.observe.child import Answer, asked_of_helper
 from fpstate.linux.observe.libc import end_with_parent
 from fpstate.linux.tracee import NT_X86_XSTATE, PTRACE_TRACEME, ptrace, read_regset
+from fpstate.xfeatures import SOFTWARE
 
 __all__ = ["PROBE", "measure"]
 
