@@ -33,6 +33,7 @@ VERBS: Final[dict[str, str]] = {
     "diff": "what differs between the states of two XSAVE images",
     "poke": "write a register of a live thread, unless a rule of the kernel's forbids it",
     "vectors": "test vectors of the XSAVE instructions: execute, make and check them",
+    "calibrate": "what the XSAVE instructions of this CPU cost, measured",
     "lint": "what is wrong with a CPU's leaf 0DH, and what Linux does about it",
     "cpus": "the CPUs of the built-in table",
     "policies": "the policies: how Linux and KVM split the components into sets",
