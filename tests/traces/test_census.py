@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 
 np = pytest.importorskip("numpy", reason="NumPy is missing: pip install 'fpstate[trace]'")
-
-import itertools
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402

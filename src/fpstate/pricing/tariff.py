@@ -7,17 +7,17 @@ that `fpstate.pricing.calibration.DERIVED` has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from fpstate.cpu.model import Cpu
 from fpstate.errors import CannotTell
 from fpstate.pricing.calibration import Calibration, Point
 from fpstate.xfeatures import LEGACY, bits
 
-__all__ = ["NOTHING", "Range", "Tariff"]
+__all__ = ["NOTHING", "Item", "Range", "Tariff", "total"]
 
 _USER_FORM: Final = {"XSAVES": "XSAVEC", "XRSTORS": "XRSTOR compacted"}
 _MSR: Final = 8
@@ -36,11 +36,28 @@ class Range:
         return Range(self.low + other.low, self.mid + other.mid, self.high + other.high)
 
     def times(self, count: int) -> Range:
-        """Return the cost of *count* of them."""
-        return Range(self.low * count, self.mid * count, self.high * count)
+        """Return the cost of *count* of them; where *count* is negative, what they save, at least and at most."""
+        ends = sorted((self.low * count, self.high * count))
+        return Range(ends[0], self.mid * count, ends[1])
 
 
 NOTHING: Final = Range(0.0, 0.0, 0.0)
+
+
+class Item(NamedTuple):
+    """Something with one cost, however often it happens: two runs that have it in common pay the same for it.
+
+    Attributes:
+        what: ``user``, an instruction with its user components; ``rdmsr`` and ``wrmsr``, these instructions, or, where
+            *rfbm* is a supervisor component, what it adds to a save or a restore.
+        instruction: which; "" for an MSR's own.
+        rfbm, in_use: the masks.
+    """
+
+    what: str
+    instruction: str = ""
+    rfbm: int = 0
+    in_use: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +71,44 @@ class Tariff:
 
     calibration: Calibration
     cpu: Cpu
+    _known: dict[Item, Range] = field(default_factory=dict)
 
     def save(self, instruction: str, rfbm: int, in_use: int) -> Range:
         """Return the cost of a save of *rfbm* with *in_use* in use."""
-        registers = sum(self._size(bit) // _MSR for bit in self._supervisor(rfbm & in_use))
-        return self._cost(instruction, rfbm, in_use) + self._moved(rfbm & in_use, registers, "rdmsr", instruction)
+        return total(self, dict.fromkeys(self.saving(instruction, rfbm, in_use), 1))
 
     def restore(self, instruction: str, rfbm: int, xstate_bv: int) -> Range:
         """Return the cost of a restore of *rfbm* from an image that holds *xstate_bv*."""
-        registers = sum(self._size(bit) // _MSR for bit in self._supervisor(rfbm))
-        return self._cost(instruction, rfbm, xstate_bv) + self._moved(rfbm, registers, "wrmsr", instruction)
+        return total(self, dict.fromkeys(self.restoring(instruction, rfbm, xstate_bv), 1))
+
+    def saving(self, instruction: str, rfbm: int, in_use: int) -> tuple[Item, ...]:
+        """Return what a save is made of: its user components, and each supervisor component that is in use."""
+        return self._items("rdmsr", instruction, rfbm, in_use & rfbm, self._supervisor(rfbm & in_use))
+
+    def restoring(self, instruction: str, rfbm: int, xstate_bv: int) -> tuple[Item, ...]:
+        """Return what a restore is made of: its user components, and each supervisor component of RFBM."""
+        return self._items("wrmsr", instruction, rfbm, xstate_bv & rfbm, self._supervisor(rfbm))
+
+    def cost(self, item: Item) -> Range:
+        """Return the cost of an item."""
+        if item not in self._known:
+            self._known[item] = self._priced(item)
+        return self._known[item]
+
+    def _items(self, msr: str, instruction: str, rfbm: int, in_use: int, supervisor: Iterable[int]) -> tuple[Item, ...]:
+        user = ~self.cpu.supervisor_components
+        beside = (Item(msr, instruction, 1 << bit, 0) for bit in supervisor)
+        return (Item("user", instruction, rfbm & user, in_use & user), *beside)
+
+    def _priced(self, item: Item) -> Range:
+        """Return what an item costs; a supervisor component: from nothing to as many MSR accesses."""
+        if item.what == "user":
+            return self._cost(item.instruction, item.rfbm, item.in_use)
+        if not item.rfbm:
+            return self.msr(item.what)
+        size = self._sum(item.rfbm)
+        most = self.msr(item.what).low * (size // _MSR)
+        return Range(0.0, min(size * self._marginal(self._form(item.instruction)), most), most)
 
     def msr(self, name: str) -> Range:
         """Return the cost of one ``rdmsr`` or ``wrmsr``, as published.
@@ -76,22 +121,12 @@ class Tariff:
             raise CannotTell(f"{self.calibration.source} has no published figure of {name}", cure="make it anew")
         return Range(figure.low, (figure.low + figure.high) / 2, figure.high)
 
-    def _moved(self, mask: int, registers: int, msr: str, instruction: str) -> Range:
-        """Return what the supervisor components of *mask* add: from nothing to as many MSR accesses."""
-        if not registers:
-            return NOTHING
-        size = sum(self._size(bit) for bit in self._supervisor(mask))
-        most = self.msr(msr).low * registers
-        return Range(0.0, min(size * self._marginal(self._form(instruction)), most), most)
-
     def _cost(self, instruction: str, rfbm: int, in_use: int) -> Range:
         """Return the cost of the user components."""
         form = self._form(instruction)
         points = self._points(form)
         if form[0] == "F":
             return _of(points[0])
-        rfbm &= ~self.cpu.supervisor_components
-        in_use &= rfbm
         exact = next((point for point in points if (point.rfbm, point.in_use) == (rfbm, in_use)), None)
         return _of(exact) if exact else self._between(form, rfbm, in_use)
 
@@ -168,6 +203,14 @@ class Tariff:
         """Return ticks a byte of the dearest point, all overhead of the instruction included."""
         dearest = max(self._points(form), key=lambda point: point.median)
         return dearest.median / max(1, self._sum(dearest.rfbm))
+
+
+def total(tariff: Tariff, items: Mapping[Item, int]) -> Range:
+    """Return the cost of *items* by how often each happens; a difference of two runs may have negative counts."""
+    every = NOTHING
+    for item, count in items.items():
+        every += tariff.cost(item).times(count)
+    return every
 
 
 def _of(point: Point) -> Range:
