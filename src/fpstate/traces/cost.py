@@ -313,6 +313,9 @@ def _up(size: int, step: int) -> int:
 
 def _assumed(costs: Costs) -> Iterator[str]:
     counts, name = costs.counts, costs.comparison.cpu.catalogue.names
+    for policy, found in costs.prices.items():
+        if found.refused is not None:
+            yield f"{policy} has no price: {found.refused}."
     shared: dict[tuple[str, int], list[str]] = {}
     for policy, found in costs.prices.items():
         for whose, mask in found.undetermined.items():

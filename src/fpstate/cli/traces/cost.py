@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fpstate.traces.cost import Costs
     from fpstate.traces.trace import Trace
 
-__all__ = ["add_calibration", "configure", "costs_of", "run"]
+__all__ = ["add_calibration", "configure", "costs_of", "run", "status_of"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +75,13 @@ def run(args: argparse.Namespace) -> int:
     if args.svg is not None:
         _write_picture(args.svg, costs, trace.source)
     emit(args, report.document(costs, trace.source), report.text(costs, trace.source))
+    return status_of(trace, costs)
+
+
+def status_of(trace: Trace, costs: Costs) -> int:
+    """Tell on stderr what could not be read of the recording; return 1 if it is not whole, else 0."""
     for damage in trace.damage:
-        complain(f"fpstate: {damage}")
+        complain(f"fpstate: {damage.text}")
     return 1 if trace.damage or costs.counts.lost_rows else 0
 
 
