@@ -12,7 +12,7 @@ from typing import IO, Final, NamedTuple
 
 from fpstate import compression
 from fpstate.errors import UnreadableInput
-from fpstate.traces import tracedat
+from fpstate.traces import textform, tracedat
 from fpstate.traces.recording import Request
 from fpstate.traces.trace import Trace
 
@@ -38,6 +38,7 @@ HEAD: Final = 1 << 16
 
 READERS: Final[list[Reader]] = [
     Reader("trace.dat", tracedat.sniff, tracedat.read),
+    Reader("text", textform.sniff, textform.read),
 ]
 """In the order in which they are asked."""
 
