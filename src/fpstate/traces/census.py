@@ -353,7 +353,7 @@ class _Coded:
         fpu = kinds != _KVM
         told = np.array([row != _STALE for row in masks], np.bool_)[numbers] & fpu & (block.a != MISSING)
         rooms = np.array([max(buffer, 0) for _, buffer in masks], np.uint64)[numbers]
-        areas = np.unique(np.stack([block.a[told], rooms[told]], axis=1), axis=0)
+        areas = np.array(_distinct(block.a[told], rooms[told])[0], np.uint64).reshape(-1, 2)
         stale = int((fpu & ~np.array([row != _STALE for row in masks], np.bool_)[numbers]).sum())
         return cls(kinds, block.flag == 1, block.a, symbols, rows, areas, stale)
 
@@ -365,12 +365,14 @@ class _Coded:
 
 
 def _distinct(b: NDArray[np.uint64], c: NDArray[np.uint64]) -> tuple[list[tuple[int, int]], NDArray[np.intp]]:
-    """Return every distinct pair, and which of them each row is."""
-    firsts, first = np.unique(b, return_inverse=True)
-    seconds, second = np.unique(c, return_inverse=True)
+    """Return every distinct pair, and which of them each row is: neighbouring rows are often of the same pair."""
+    changes = np.concatenate([np.ones(min(1, len(b)), np.bool_), (b[1:] != b[:-1]) | (c[1:] != c[:-1])])
+    heads = np.flatnonzero(changes)
+    firsts, first = np.unique(b[heads], return_inverse=True)
+    seconds, second = np.unique(c[heads], return_inverse=True)
     codes, numbers = np.unique(first * len(seconds) + second, return_inverse=True)
     pairs = [(int(firsts[code // len(seconds)]), int(seconds[code % len(seconds)])) for code in codes.tolist()]
-    return pairs, numbers
+    return pairs, numbers[np.cumsum(changes) - 1]
 
 
 class _Threads:
