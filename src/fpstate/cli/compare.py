@@ -65,7 +65,9 @@ def _with_costs(args: argparse.Namespace, result: Comparison, verified: dict[str
 
     trace = open_from(args)
     costs = costs_of(trace, result, args.calibration)
-    run = report.Run(columns=cost.columns(costs), rows=cost.rows(costs), assumptions=costs.assumptions())
+    run = report.Run(
+        document=cost.document(costs, trace.source), rows=cost.rows(costs), assumptions=costs.assumptions()
+    )
     emit(args, report.document(result, verified, run), report.text(result, verified, run))
     return status_of(trace, costs)
 

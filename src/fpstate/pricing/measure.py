@@ -193,7 +193,7 @@ def _clock(overhead: Plan, empty: Plan, chain: Plan) -> Clock:
     ticks = median(samples[2]) - median(samples[1])
     return Clock(
         granularity=reduce(gcd, (sample for row in samples for sample in row)),
-        overhead=median(samples[0]),
+        overhead=float(median(samples[0])),
         core_per_tick=round(CHAIN_LENGTH / max(ticks, 1), 2),
         repeats=overhead.repeats,
         samples=len(samples[0]),

@@ -23,12 +23,12 @@ class Run:
     """The costs of a recorded run, as `fpstate.report.cost` shows them.
 
     Attributes:
-        columns: by policy, its part of the document.
+        document: all of it.
         rows: of the text's table: a label, then a cell a policy.
         assumptions: sentences.
     """
 
-    columns: Mapping[str, Document]
+    document: Document
     rows: list[list[str]]
     assumptions: list[str]
 
@@ -38,9 +38,7 @@ def document(comparison: Comparison, verified: Verified | None = None, run: Run 
     verified = verified or {}
     found = _document(comparison, verified)
     if run is not None:
-        for name, column in found["policies"].items():
-            column["cost"] = run.columns[name]
-        found["run_assumptions"] = run.assumptions
+        found["cost"] = run.document
     return found
 
 

@@ -12,7 +12,7 @@ from fpstate.report.tables import bold, columns_that_fit, table, wrapped
 from fpstate.traces.census import OPS, UNKNOWN
 from fpstate.traces.cost import Costs, Price, Row, paired
 
-__all__ = ["columns", "document", "rows", "text"]
+__all__ = ["document", "rows", "text"]
 
 
 def document(costs: Costs, source: str) -> Document:
@@ -48,12 +48,12 @@ def document(costs: Costs, source: str) -> Document:
                 for move, count in counts.moves.items()
             ],
         },
-        "policies": columns(costs),
+        "policies": _policies(costs),
         "assumptions": costs.assumptions(),
     }
 
 
-def columns(costs: Costs) -> dict[str, Document]:
+def _policies(costs: Costs) -> dict[str, Document]:
     """Return the policies' part of the document, by name."""
     differences = {name: difference for name, _, difference in paired(costs)}
     first = next(iter(differences), None)

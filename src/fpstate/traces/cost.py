@@ -146,6 +146,7 @@ _GENERAL: Final = (
         "count; the saves of kernel_fpu_begin() print nothing and are in none either."
     ),
     "A vCPU's thread that is switched out in KVM_RUN moves what a design keeps beside the guest's fpstate as well.",
+    "Memory is that of the tasks and vCPUs whose events the recording has; others there may be are not in it.",
     "PKRU, XCR0, IA32_XSS and IA32_XFD are written by no policy oftener than by another: they are not priced.",
 )
 
@@ -327,7 +328,7 @@ def _assumed(costs: Costs) -> Iterator[str]:
         )
     if any(move.in_use == UNKNOWN for move in counts.moves):
         count = sum(count for move, count in counts.moves.items() if move.in_use == UNKNOWN)
-        yield f"Of {count} saves or restores the recording tells no mask: the bounds are nothing and all in use."
+        yield f"Moves of which the recording tells no mask: {count}. The bounds are that nothing is in use, and all."
     if counts.lost_rows:
         number = f"{counts.lost} events" if counts.lost else "events, nobody counted how many,"
         yield f"{number} were lost at {counts.lost_rows} places: they are not priced."
