@@ -353,3 +353,19 @@ def test_compare_has_the_costs_of_a_real_run(recording: Path, capsys: pytest.Cap
     rows = json.loads(capsys.readouterr().out)["cost"]["policies"]
     assert rows["raw-msr"]["msr_reads"] >= 300
     assert rows["default-on"]["cycles"]["low"] > 0
+
+
+@pytest.mark.host
+def test_a_run_is_priced_for_the_cpu_that_the_recording_describes() -> None:
+    from fpstate.cli.traces.cost import _cpu
+    from fpstate.cpu import this_host
+    from fpstate.traces.machine import describe, facts_of
+    from fpstate.traces.trace import Trace
+
+    try:
+        host = this_host()
+    except FpstateError as missing:
+        pytest.skip(str(missing))
+    found = _cpu(None, Trace(source="run", format="none", streams=[], facts=facts_of(describe())))
+    assert (found.mask, found.components) == (host.mask, host.components)
+    assert _cpu("zen4", Trace(source="run", format="none", streams=[])).name == "zen4"
