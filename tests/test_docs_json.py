@@ -21,6 +21,7 @@ from fpstate.isa import Capabilities
 from fpstate.linux.check import Check, judge
 from fpstate.linux.observe import Observation
 from fpstate.linux.poke import poke
+from fpstate.pricing import calibration
 from fpstate.report import check as check_report
 from fpstate.report import poke as poke_report
 from known import known
@@ -42,10 +43,30 @@ cpu = 0
 task = 0
 expect = ["ISO-RUN"]
 """
+RUN: Final = """\
+ vmm-901 [000] d..1. 100.000100: x86_fpu_regs_activated: x86/fpu: 0xffff888101a2b440 load: 0 xfeatures: 2 xcomp_bv: 80000000000018e7
+ vmm-901 [000] ..... 100.000101: kvm_fpu: load
+ vmm-901 [000] d..2. 100.000350: x86_fpu_regs_deactivated: x86/fpu: 0xffff888101a2b440 load: 1 xfeatures: 2 xcomp_bv: 80000000000018e7
+  sh-733 [000] d..2. 100.000610: x86_fpu_regs_deactivated: x86/fpu: 0xffff8881036cd0c0 load: 1 xfeatures: 2 xcomp_bv: 80000000000008e7
+"""  # noqa: E501 - lines as the kernel prints them
+"""A guest plugged in, its thread switched out, then another: the room of a CPU without PKRU, which Zen 4 has."""
+DEADLY: Final = """\
+["deadly"]
+base = "linux-6.18"
+user = ["FP", "SSE", "YMM", "OPMASK", "PKRU"]
+user_dynamic = []
+"""
+"""XSETBV with a part of AVX-512 faults: the kernel dies."""
 LEAKY: Final = '{"leafD": {"0": [7, 832, 2696, 0], "1": [0, 2568, 0, 0], "2": [256, 576, 0, 0]}}'
 
 SAMPLES: Final[dict[str, list[str]]] = {
-    "fpstate compare": ["compare --cpu zen4", "compare --cpu zen4 --cmdline noxsave", "compare leaky.json"],
+    "fpstate compare": [
+        "compare --cpu zen4",
+        "compare --cpu zen4 --cmdline noxsave",
+        "compare leaky.json",
+        "compare --cpu zen4 --no-verify --trace run.txt",
+    ],
+    "fpstate trace cost": ["trace cost run.txt --cpu zen4", "trace cost run.txt --cpu zen4 --policies deadly.toml"],
     "fpstate config": [
         "config --cpu sapphire-rapids",
         "config --cpu core2",
@@ -162,6 +183,8 @@ def test_json_page_names_every_field_and_its_type(
         ("leaky.json", LEAKY),
         ("template.json", TEMPLATE),
         ("unexpected.toml", UNEXPECTED),
+        ("run.txt", RUN),
+        ("deadly.toml", DEADLY),
     ):
         (tmp_path / name).write_text(text, encoding="utf-8")
     initial = fpstate.encode_image(fpstate.cpu_by_name("zen4"), {})
@@ -196,6 +219,11 @@ def test_json_page_names_every_field_of_a_poke() -> None:
     different = replace(done, differences=(Difference(mxcsr, bytes(4), bytes(4)),))
     fields = documented("fpstate poke")
     assert hold(poke_report.document(different), (), fields) == set(fields)
+
+
+def test_json_page_names_every_field_of_a_calibration() -> None:
+    fields = documented("fpstate calibrate")
+    assert hold(calibration.document(calibration.shipped()), (), fields) == set(fields)
 
 
 def test_json_page_names_every_field_of_a_check() -> None:

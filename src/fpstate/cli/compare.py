@@ -7,6 +7,8 @@ from typing import Any
 
 from fpstate.cli.source import add_output, add_policy_files, add_source, emit, load
 from fpstate.cli.streams import complain
+from fpstate.cli.traces.cost import add_calibration, costs_of, status_of
+from fpstate.errors import UsageError
 from fpstate.linux import policy as policies
 from fpstate.linux.compare import DEBATE, Comparison, compare
 from fpstate.report import compare as report
@@ -26,12 +28,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="leave out whether each policy keeps the component's state apart"
     )
+    parser.add_argument("--trace", metavar="FILE", help="add what a recorded run would have cost under each policy")
+    parser.add_argument("--instance", metavar="NAME", help="the tracing instance of the recording: top or its name")
+    add_calibration(parser)
     add_policy_files(parser)
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison."""
+    if args.trace is None and (args.calibration, args.instance) != (None, None):
+        raise UsageError("--calibration and --instance go with --trace")
     cpu = load(args)
     table = policies.table(args.policies, cpu.catalogue)
     default = [*DEBATE, *policies.own(args.policies, cpu.catalogue)]
@@ -45,8 +52,24 @@ def run(args: argparse.Namespace) -> int:
         debug_fpu=not args.no_debug_fpu,
     )
     verified = {} if args.no_verify else _verified(result)
-    emit(args, report.document(result, verified), report.text(result, verified))
-    return 0
+    if args.trace is None:
+        emit(args, report.document(result, verified), report.text(result, verified))
+        return 0
+    return _with_costs(args, result, verified)
+
+
+def _with_costs(args: argparse.Namespace, result: Comparison, verified: dict[str, dict[str, Any]]) -> int:
+    """Print the comparison with the costs of the recorded run; exit 1 if the recording is not whole."""
+    from fpstate.cli.traces.source import open_from  # noqa: PLC0415  see fpstate.cli
+    from fpstate.report import cost  # noqa: PLC0415  NumPy
+
+    trace = open_from(args)
+    costs = costs_of(trace, result, args.calibration)
+    run = report.Run(
+        document=cost.document(costs, trace.source), rows=cost.rows(costs), assumptions=costs.assumptions()
+    )
+    emit(args, report.document(result, verified, run), report.text(result, verified, run))
+    return status_of(trace, costs)
 
 
 def _verified(result: Comparison) -> dict[str, dict[str, Any]]:

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from fpstate.linux.compare import Column, Comparison
 from fpstate.report import SCHEMA, Document, hexmask
 from fpstate.report.tables import bold, columns_that_fit, table, warn, wrapped
 
-__all__ = ["document", "text"]
+__all__ = ["Run", "document", "text"]
 
 
 Verified = Mapping[str, Document]
 """By policy the document of `fpstate.report.verify`; a policy that was not verified has none."""
 
 
-def document(comparison: Comparison, verified: Verified | None = None) -> Document:
-    """Return the table, one entry a policy, and the verdict."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The costs of a recorded run, as `fpstate.report.cost` shows them.
+
+    Attributes:
+        document: all of it.
+        rows: of the text's table: a label, then a cell a policy.
+        assumptions: sentences.
+    """
+
+    document: Document
+    rows: list[list[str]]
+    assumptions: list[str]
+
+
+def document(comparison: Comparison, verified: Verified | None = None, run: Run | None = None) -> Document:
+    """Return the table, one entry a policy, and the verdict; with *run* also what that costs under each."""
     verified = verified or {}
+    found = _document(comparison, verified)
+    if run is not None:
+        found["cost"] = run.document
+    return found
+
+
+def _document(comparison: Comparison, verified: Verified) -> Document:
     return {
         "schema": SCHEMA,
         "cpu": comparison.cpu.name,
@@ -97,8 +120,8 @@ def _about_values(name: str) -> bool:
     return name.startswith(("ISO-", "INT-"))
 
 
-def text(comparison: Comparison, verified: Verified | None = None) -> str:
-    """Return the table, what is the same everywhere, the verdict and the objections.
+def text(comparison: Comparison, verified: Verified | None = None, run: Run | None = None) -> str:
+    """Return the table, what is the same everywhere, the costs of *run*, the verdict and the objections.
 
     In a row, what differs from most of the others is marked with ``*`` and, on a terminal, in colour.
     """
@@ -107,7 +130,30 @@ def text(comparison: Comparison, verified: Verified | None = None) -> str:
     heading = f"{bold(comparison.cpu.name)}: where {name} lives"
     if comparison.present:
         heading += f" ({comparison.size} bytes, component {comparison.component})"
-    differing, common = [], []
+    differing, common = _compared(columns, name, verified)
+    parts = [heading, *_tables(differing, [c.policy.name for c in columns])]
+    if common:
+        same = "\n".join(f"  {label}: {cell}" for label, cell in common)
+        parts.append(f"the same under every policy:\n{same}")
+    if run is not None:
+        parts += ["the recorded run:", *_tables(run.rows, [c.policy.name for c in columns])]
+    sentences = [*comparison.verdict(), *(_proofs(name, verified) if verified else [])]
+    parts.append("verdict:\n" + "\n".join(map(wrapped, sentences)))
+    if comparison.present:
+        parts.append("objections:\n" + "\n".join(_objections(columns)))
+    remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.remarks))
+    if remarks or run:
+        remarks += run.assumptions if run else []
+        parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
+    return "\n\n".join(parts)
+
+
+def _compared(
+    columns: tuple[Column, ...], name: str, verified: Verified | None
+) -> tuple[list[list[str]], list[tuple[str, str]]]:
+    """Return the rows in which the policies differ, and those in which they do not."""
+    differing: list[list[str]] = []
+    common: list[tuple[str, str]] = []
     rows = [*_ROWS, *([("kept apart", _kept_apart(verified))] if verified else [])]
     for label, value in rows:
         cells = [value(c) for c in columns]
@@ -116,18 +162,7 @@ def text(comparison: Comparison, verified: Verified | None = None) -> str:
             differing.append([title, *_marked(cells)])
         else:
             common.append((title, cells[0]))
-    parts = [heading, *_tables(differing, [c.policy.name for c in columns])]
-    if common:
-        same = "\n".join(f"  {label}: {cell}" for label, cell in common)
-        parts.append(f"the same under every policy:\n{same}")
-    sentences = [*comparison.verdict(), *(_proofs(name, verified) if verified else [])]
-    parts.append("verdict:\n" + "\n".join(map(wrapped, sentences)))
-    if comparison.present:
-        parts.append("objections:\n" + "\n".join(_objections(columns)))
-    remarks = sorted({a for c in columns for a in c.config.assumptions} | set(comparison.cpu.remarks))
-    if remarks:
-        parts.append("taken for granted:\n" + "\n".join(map(wrapped, remarks)))
-    return "\n\n".join(parts)
+    return differing, common
 
 
 def _kept_apart(verified: Verified) -> Callable[[Column], str]:

@@ -105,6 +105,11 @@ def add(register: int, other: int) -> bytes:
     return legacy(b"\x03", register, other, wide=True)
 
 
+def subtract(register: int, other: int, *, wide: bool = True) -> bytes:
+    """Sub register, other."""
+    return legacy(b"\x2b", register, other, wide=wide)
+
+
 def bitor(register: int, other: int) -> bytes:
     """Or register, other."""
     return legacy(b"\x0b", register, other, wide=True)
@@ -196,6 +201,8 @@ CLD: Final = b"\xfc"  # cld
 RET: Final = b"\xc3"  # ret
 REP_STOSB: Final = b"\xf3\xaa"  # rep stosb
 SYSCALL: Final = b"\x0f\x05"  # syscall
+RDTSC: Final = b"\x0f\x31"  # rdtsc
+LFENCE: Final = b"\x0f\xae\xe8"  # lfence
 ENDBR64: Final = b"\xf3\x0f\x1e\xfa"  # endbr64
 
 # x87, control and status registers

@@ -16,8 +16,9 @@ from fpstate.silicon.context import host_facts
 from fpstate.silicon.machine import Key, Machine
 from fpstate.silicon.program import Program
 from fpstate.silicon.steps import MEMORY_OPS, OPS, Fault, Outcome, Step
+from fpstate.silicon.timing import SAMPLE_SIZE, TIMED
 
-__all__ = ["Executor", "Loader"]
+__all__ = ["MOST_SAMPLES", "Executor", "Loader"]
 
 Loader = Literal["moves", "xrstor"]
 """How the registers are loaded: by ordinary instructions, or by one XRSTOR64 of the image."""
@@ -26,6 +27,11 @@ _U64: Final = (1 << 64) - 1
 _PARAMETERS: Final = tuple(struct.Struct(f"<{2 * count}Q") for count in range(context.MOST_STEPS + 1))
 _PAGE_FAULT: Final = 14
 _EMPTY_ARENA: Final = bytes(ARENA_SIZE)
+_SAMPLES_AT: Final = ARENA_SIZE // 2
+"""Where in the arena the samples of a timing lie."""
+MOST_SAMPLES: Final = (ARENA_SIZE - _SAMPLES_AT) // SAMPLE_SIZE
+"""Samples of one timing."""
+_MOST_REPEATS: Final = 256
 
 _open: Final[set[Executor]] = set()
 """Executors not closed yet.  The kernel holds addresses in their memory, which therefore must not be collected."""
@@ -154,6 +160,39 @@ class Executor:
             fault,
         )
 
+    def time(self, op: str, rfbm: int, registers: bytes, area: bytes, *, samples: int, repeats: int) -> tuple[int, ...]:
+        """Load *registers* by XRSTOR64 and time an instruction; return each sample in ticks of the TSC.
+
+        Args:
+            op: one of `fpstate.silicon.timing.TIMED`.
+            rfbm: what EDX:EAX holds.
+            registers: a standard-format image of `size` bytes, of which XSTATE_BV says what is loaded.
+            area: what the memory operand begins as, at most half of the arena.
+            samples: how many, at most `MOST_SAMPLES`.
+            repeats: how many times each executes the instruction.
+
+        Raises:
+            UsageError: an argument cannot be meant, or the CPU refuses the registers or the instruction.
+        """
+        self._check_mine(registers)
+        if op not in TIMED or not 0 < samples <= MOST_SAMPLES or not 0 < repeats <= _MOST_REPEATS:
+            raise UsageError(f"{samples} samples of {repeats} times {op!r} cannot be timed")
+        if len(area) > _SAMPLES_AT:
+            raise UsageError(f"an area of {len(area)} bytes leaves no room for the samples")
+        program = self._machine.timing_program(op, repeats)
+        self._arena.view[:_SAMPLES_AT] = area.ljust(_SAMPLES_AT, b"\0")
+        self._place = None
+        self._arena.protect(None)
+        parameters = (rfbm & _U64, self.arena, samples, self.arena + _SAMPLES_AT)
+        _PARAMETERS[2].pack_into(self._context, context.STEPS, *parameters)
+        self._context[self._load : self._load + self.size] = registers
+        context.ORDER.pack_into(self._context, context.PROGRAM, program.address, True, 0)
+        self._machine.enter()
+        signal = context.RESULT.unpack_from(self._context, context.SIGNAL)[0]
+        if signal:
+            raise UsageError(f"{op} faults: {self._fault(program, signal)}")
+        return struct.unpack_from(f"<{samples}I", self._arena.view, _SAMPLES_AT)
+
     def _write_parameters(self, steps: Sequence[Step], base: int, length: int) -> bool:
         """Write each step's RFBM and address; return whether one may touch memory outside the area."""
         values: list[int] = []
@@ -173,12 +212,7 @@ class Executor:
 
     def _check(self, key: Key, registers: bytes, area: bytes, offset: int, loader: str) -> None:
         """Refuse what cannot be run, and make ready for what can."""
-        if self._closed:
-            raise UsageError("this executor is closed")
-        if self._process != os.getpid():
-            raise UsageError("this executor is another process's", cure="make one in each process, after the fork")
-        if len(registers) != self.size:
-            raise UsageError(f"registers are an image of {self.size} bytes here, not {len(registers)}")
+        self._check_mine(registers)
         if not 0 <= offset <= ARENA_SIZE - len(area):
             raise UsageError(
                 f"an area of {len(area)} bytes at {offset:#x} does not fit into the arena ({ARENA_SIZE} bytes)"
@@ -189,6 +223,15 @@ class Executor:
             raise UsageError(f"there is no loader {loader!r}: there are 'moves' and 'xrstor'")
         if not self._machine.knows(key):
             self._check_steps(key)
+
+    def _check_mine(self, registers: bytes) -> None:
+        """Refuse to run for another process, or registers of another size; put our signal actions back."""
+        if self._closed:
+            raise UsageError("this executor is closed")
+        if self._process != os.getpid():
+            raise UsageError("this executor is another process's", cure="make one in each process, after the fork")
+        if len(registers) != self.size:
+            raise UsageError(f"registers are an image of {self.size} bytes here, not {len(registers)}")
         if self._context[context.PASSED_ON]:
             self._context[context.PASSED_ON] = 0
             self._machine.actions.reinstall()

@@ -14,6 +14,7 @@ from fpstate.silicon.memory import READ_EXECUTE, READ_WRITE, address_of, map_pri
 from fpstate.silicon.program import Program, assemble, emit_entry, emit_epilogue
 from fpstate.silicon.signals import Actions, emit_handler
 from fpstate.silicon.steps import Mode
+from fpstate.silicon.timing import assemble_timing
 
 __all__ = ["Key", "Machine"]
 
@@ -43,7 +44,7 @@ class Machine:
         self.context = map_private(self.places.size)
         self._code = map_private(_CODE_SIZE)
         self._low_stack = map_private(_LOW_STACK_SIZE)
-        self._programs: dict[Key, Program] = {}
+        self._programs: dict[Key | tuple[str, int], Program] = {}
         self._free = _PROGRAMS
         self._write_context()
         self._write_code(facts)
@@ -94,13 +95,24 @@ class Machine:
         program = self._programs.get(key)
         return program or self._assembled(key)
 
+    def timing_program(self, op: str, repeats: int) -> Program:
+        """Return the program that times *repeats* times *op*, assembled the first time."""
+        program = self._programs.get((op, repeats))
+        return program or self._placed(
+            (op, repeats), lambda origin: assemble_timing(op, repeats, origin, self._epilogue)
+        )
+
     def _assembled(self, key: Key) -> Program:
         ac, ops = key
-        program = assemble(ops, address_of(self._code) + self._free, self._epilogue, ac=ac)
+        return self._placed(key, lambda origin: assemble(ops, origin, self._epilogue, ac=ac))
+
+    def _placed(self, key: Key | tuple[str, int], assembled: Callable[[int], Program]) -> Program:
+        """Put the program that *assembled* returns for an address behind the others, and remember it by *key*."""
+        program = assembled(address_of(self._code) + self._free)
         if self._free + len(program.code) > _CODE_SIZE:  # full: begin again
             self._programs.clear()
             self._free = _PROGRAMS
-            program = assemble(ops, address_of(self._code) + self._free, self._epilogue, ac=ac)
+            program = assembled(address_of(self._code) + self._free)
         self._put(self._free, program.code)
         self._free += -(-len(program.code) // PAGE) * PAGE
         self._programs[key] = program
