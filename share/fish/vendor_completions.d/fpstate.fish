@@ -50,8 +50,8 @@ function _shtab_fpstate_using
   test "$_shtab_fpstate_cmdpath" = "$argv"
 end
 
-set -g _shtab_fpstate_commands compare config layout verify simulate explain decode show encode convert diff poke vectors 'vectors run' 'vectors check' 'vectors generate' lint cpus policies xfeatures
-set -g _shtab_fpstate_opts_with_value --add --as --assume --b-cpu --base --cmdline --component --components --count --cpl --cpu --cpus --diff --diff-cpu --diff-pid --diff-thread --diff-tid --export --features --focus --for-cpu --format --history --image --index --jobs --mask --method --mutations --op --output --pid --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seed --set --strip --svg --tasks --thread --tid --to --vcpus --xcr0 --xfd --xss -o
+set -g _shtab_fpstate_commands compare config layout verify simulate explain decode show encode convert diff poke trace 'trace record' 'trace cost' vectors 'vectors run' 'vectors check' 'vectors generate' calibrate lint cpus policies xfeatures
+set -g _shtab_fpstate_opts_with_value --add --as --assume --b-cpu --base --buffer --calibration --cmdline --component --components --count --cpl --cpu --cpus --diff --diff-cpu --diff-pid --diff-thread --diff-tid --events --export --features --focus --for-cpu --format --history --image --index --instance --jobs --mask --method --mutations --op --output --pid --policies --policy --profile --reg --registers --rfbm --rule --scenarios --seconds --seed --set --strip --svg --tasks --thread --tid --to --trace --vcpus --xcr0 --xfd --xss -o
 
 complete -c fpstate -e
 complete -c fpstate -f
@@ -69,6 +69,9 @@ complete -c fpstate -n '_shtab_fpstate_using compare' -l strict -d 'refuse a sou
 complete -c fpstate -n '_shtab_fpstate_using compare' -l policy -xka "linux-6.7 cet-v8 linux-6.12 linux-6.16 linux-6.17 linux-6.18 repaired default-on independent raw-msr resident" -d 'the policies to compare, or all (default: linux-6.7,cet-v8,linux-6.18,default-on,independent,raw-msr,resident)'
 complete -c fpstate -n '_shtab_fpstate_using compare' -l component -xka "x87 SSE AVX BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM PT PKRU PASID CET_U CET_S HDC UINTR LBR HWP XTILECFG XTILEDATA APX LWP" -d 'the component that the table is about (default: CET_S)'
 complete -c fpstate -n '_shtab_fpstate_using compare' -l no-verify -d 'leave out whether each policy keeps the component'"'"'s state apart'
+complete -c fpstate -n '_shtab_fpstate_using compare' -l trace -x -d 'add what a recorded run would have cost under each policy'
+complete -c fpstate -n '_shtab_fpstate_using compare' -l instance -x -d 'the tracing instance of the recording: top or its name'
+complete -c fpstate -n '_shtab_fpstate_using compare' -l calibration -x -d 'what instructions cost, as fpstate calibrate wrote it (default: a Zen 4 that the package knows)'
 complete -c fpstate -n '_shtab_fpstate_using compare' -l policies -xka "(__fish_complete_path (commandline -ct))" -d 'policies of your own'
 complete -c fpstate -n '_shtab_fpstate_using compare' -l cmdline -x -d 'a kernel command line'
 complete -c fpstate -n '_shtab_fpstate_using compare' -l no-debug-fpu -d 'a kernel without CONFIG_X86_DEBUG_FPU'
@@ -250,6 +253,27 @@ complete -c fpstate -n '_shtab_fpstate_using poke' -s h -l help -d 'show this he
 complete -c fpstate -n '_shtab_fpstate_using poke' -l tid -x -d 'the thread; a process is its first one'
 complete -c fpstate -n '_shtab_fpstate_using poke' -l dry-run -d 'read and check, but write nothing'
 complete -c fpstate -n '_shtab_fpstate_using poke' -l json -d 'print a JSON document in place of text'
+complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a trace -d 'Kernel traces: recorded, checked against the model, summed up, priced.'
+complete -c fpstate -n '_shtab_fpstate_using trace' -s h -l help -d 'show this help message and exit'
+complete -c fpstate -n '_shtab_fpstate_using trace; and test $_shtab_fpstate_npos -eq 0' -a record -d 'What this kernel does with extended state, recorded into a trace.dat.'
+complete -c fpstate -n '_shtab_fpstate_using trace record' -s h -l help -d 'show this help message and exit'
+complete -c fpstate -n '_shtab_fpstate_using trace record' -s o -l output -x -d 'the file (default: trace.dat)'
+complete -c fpstate -n '_shtab_fpstate_using trace record' -l seconds -x -d 'stop after so long (default: at Ctrl-C)'
+complete -c fpstate -n '_shtab_fpstate_using trace record' -l events -x -d 'system:name, system:*, or a name of the model'
+complete -c fpstate -n '_shtab_fpstate_using trace record' -l buffer -x -d 'KiB of ring buffer a CPU (default: 4096)'
+complete -c fpstate -n '_shtab_fpstate_using trace record' -l json -d 'print a JSON document in place of text'
+complete -c fpstate -n '_shtab_fpstate_using trace; and test $_shtab_fpstate_npos -eq 0' -a cost -d 'What a recorded run would have cost under other policies.'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -s h -l help -d 'show this help message and exit'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l instance -x -d 'the tracing instance, where the recording has several buffers: top or its name (default: the one that has x86_fpu events)'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l policy -x -d 'the policies to price, or all (default: linux-6.7,cet-v8,linux-6.18,default-on,independent,raw-msr,resident)'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l component -x -d 'the component that they differ about (default: CET_S)'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l cpu -x -d 'the CPU to price for: a name of the built-in table, a file, or host (default: the recorded one)'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l calibration -x -d 'what instructions cost, as fpstate calibrate wrote it (default: a Zen 4 that the package knows)'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l svg -x -d 'write a picture too: each policy'"'"'s cost with its range'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l policies -x -d 'policies of your own'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l cmdline -x -d 'a kernel command line'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l no-debug-fpu -d 'a kernel without CONFIG_X86_DEBUG_FPU'
+complete -c fpstate -n '_shtab_fpstate_using trace cost' -l json -d 'print a JSON document in place of text'
 complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a vectors -d 'Test vectors of the XSAVE instructions: execute, make and check them.'
 complete -c fpstate -n '_shtab_fpstate_using vectors' -s h -l help -d 'show this help message and exit'
 complete -c fpstate -n '_shtab_fpstate_using vectors; and test $_shtab_fpstate_npos -eq 0' -a run -d 'execute cases and print their results'
@@ -273,6 +297,10 @@ complete -c fpstate -n '_shtab_fpstate_using vectors generate' -l xss -x -d 'IA3
 complete -c fpstate -n '_shtab_fpstate_using vectors generate' -l xfd -x -d 'IA32_XFD (default: 0)'
 complete -c fpstate -n '_shtab_fpstate_using vectors generate' -l profile -x -d 'how the CPU uses the freedom that the architecture leaves'
 complete -c fpstate -n '_shtab_fpstate_using vectors generate' -l results -d 'print {"case": {...}, "result": {...}}'
+complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a calibrate -d 'What the XSAVE instructions of this CPU cost, measured.'
+complete -c fpstate -n '_shtab_fpstate_using calibrate' -s h -l help -d 'show this help message and exit'
+complete -c fpstate -n '_shtab_fpstate_using calibrate' -s o -l output -x -d 'write the calibration, as trace cost reads it'
+complete -c fpstate -n '_shtab_fpstate_using calibrate' -l json -d 'print a JSON document in place of text'
 complete -c fpstate -n '_shtab_fpstate_using; and test $_shtab_fpstate_npos -eq 0' -a lint -d 'What is wrong with a CPU'"'"'s leaf 0DH, and what Linux does about it.'
 complete -c fpstate -n '_shtab_fpstate_using lint' -s h -l help -d 'show this help message and exit'
 complete -c fpstate -n '_shtab_fpstate_using lint' -l cpu -xka "core2 conroe merom core2duo penryn wolfdale yorkfield harpertown nehalem nhm corei7 bloomfield gainestown lynnfield westmere wsm clarkdale arrandale gulftown westmere-ep sandy-bridge snb corei7-avx sandy-bridge-ep snb-ep sandy-bridge-e jaketown ivy-bridge ivb core-avx-i haswell hsw core-avx2 haswell-ult haswell-ep hsx haswell-server haswell-e broadwell bdw broadwell-ep bdx broadwell-server broadwell-e skylake skl skylake-client skylake-s kaby-lake kbl coffee-lake cfl comet-lake cml comet-lake-u cannon-lake cnl ice-lake icl ice-lake-client ice-lake-u rocket-lake rkl cypress-cove tiger-lake tgl willow-cove tiger-lake-h lakefield lkf alder-lake adl alder-lake-s alder-lake-avx512 adl-avx512 raptor-lake rpl raptor-cove raptor-lake-s meteor-lake mtl meteor-lake-h arrow-lake-s arl-s arrow-lake-h arrow-lake arl arl-h lunar-lake lnl panther-lake ptl panther-lake-l skylake-x skylake-server skx skylake-avx512 skylake-sp cascade-lake clx cascade-lake-server cascade-lake-sp cascade-lake-x cooper-lake cpx cooper-lake-sp ice-lake-server icx ice-lake-sp sapphire-rapids spr sapphire-rapids-sp emerald-rapids emr emerald-rapids-sp granite-rapids gnr granite-rapids-sp knights-landing knl xeon-phi sierra-forest srf diamond-rapids dmr bonnell atom diamondville pineview silvermont slm bay-trail goldmont glm apollo-lake denverton dnv goldmont-d goldmont-plus glp gemini-lake snow-ridge snr tremont-d tremont elkhart-lake ehl jasper-lake jsl gracemont alder-lake-n adl-n k10 amdfam10 barcelona phenom opteron-g3 family10h bobcat btver1 brazos bulldozer bdver1 opteron-g4 interlagos zambezi piledriver bdver2 opteron-g5 abu-dhabi vishera steamroller bdver3 kaveri excavator bdver4 bristol-ridge carrizo jaguar btver2 kabini puma beema zen znver1 zen1 naples epyc summit-ridge zen-plus zen+ pinnacle-ridge zen2 znver2 rome epyc-rome castle-peak matisse amd-4700s 4700s van-gogh steam-deck aerith zen3 znver3 milan epyc-milan vermeer zen3-plus zen3+ rembrandt zen4 znver4 raphael genoa epyc-genoa phoenix zen5 znver5 granite-ridge turin epyc-turin strix-point dhyana hygon hygon-dhyana hygon-c86-4g c86-4g zx-c zhangjiang zx-c+ kx-6000 lujiazui kx-u6780a kx-6000g kh-40000 yongfeng kx-7000 shijidadao zhaoxin kaixian centaur-cns cns qemu-tcg-max qemu-max tcg-max firecracker-genoa firecracker-sapphire-rapids firecracker-spr" -d 'a CPU of the built-in table'

@@ -205,11 +205,8 @@ class _Walk:
         wide = second.astype(np.uint64) << np.uint64(_SHIFT)
         before = self.now[odd] - delta
         stamp = wide | delta
-        now = np.select(
-            [kinds == _PADDING, kinds == _EXTEND, kinds == _STAMP],
-            [before, before + stamp, _absolute(stamp, before)],
-            self.now[odd],
-        )
+        # A record that was taken back keeps its delta, and the next one counts from it: ring_buffer_discard_commit().
+        now = np.select([kinds == _EXTEND, kinds == _STAMP], [before + stamp, _absolute(stamp, before)], self.now[odd])
         at_end = (kinds == _PADDING) & (delta == 0)
         steps = np.where(large | (kinds == _PADDING), 1 + length, 2)
         # A large event counts the word that holds its length; one that does not is of no size, and cannot be.
@@ -258,7 +255,10 @@ class _Walk:
 
 
 def _absolute(stamp: NDArray[np.uint64], before: NDArray[np.uint64]) -> NDArray[Any]:
-    """Return the time of an absolute stamp: its upper bits are those of the time before, or one more if it wrapped."""
+    """Return the time of an absolute stamp: its upper bits are those of the time before, or one more if it wrapped.
+
+    As ``rb_fix_abs_ts``; libtraceevent leaves the wrap out.
+    """
     low = np.uint64((1 << _STAMP_BITS) - 1)
     full = (before & ~low) | (stamp & low)
-    return np.where(full < before, full + (low + np.uint64(1)), full)
+    return np.where((before > low) & (full < before), full + (low + np.uint64(1)), full)
