@@ -37,8 +37,7 @@ _VMX: Final = _numbered("""
 54: MSR_READ_IMM MSR_WRITE_IMM
 """)
 
-_SVM: Final = (
-    _numbered("""
+_SVM: Final = _numbered("""
 00: read_cr0 - read_cr2 read_cr3 read_cr4 - - - read_cr8
 10: write_cr0 - write_cr2 write_cr3 write_cr4 - - - write_cr8
 20: read_dr0 read_dr1 read_dr2 read_dr3 read_dr4 read_dr5 read_dr6 read_dr7
@@ -55,39 +54,14 @@ a5: buslock idle-halt
 80000001: vmgexit_mmio_read vmgexit_mmio_write vmgexit_nmi_complete vmgexit_ap_hlt_loop vmgexit_ap_jump_table
 80000010: vmgexit_page_state_change vmgexit_guest_request vmgexit_ext_guest_request vmgexit_ap_creation
 8000fffd: vmgexit_hypervisor_feature
+ffffffff: invalid_guest_state
 """)
-    | {
-        f"{vector} excp": 0x40 + at
-        for at, vector in enumerate(
-            [
-                "DE",
-                "DB",
-                "-",
-                "BP",
-                "OF",
-                "BR",
-                "UD",
-                "NM",
-                "DF",
-                "-",
-                "TS",
-                "NP",
-                "SS",
-                "GP",
-                "PF",
-                "-",
-                "MF",
-                "AC",
-                "MC",
-                "XF",
-            ]
-        )
-        if vector != "-"
-    }
-    | {"invalid_guest_state": 0xFFFFFFFF}
-)
 
-EXITS: Final = {name: (number, VMX) for name, number in _VMX.items()} | {
-    name: (number, SVM) for name, number in _SVM.items()
-}
+_EXCEPTIONS: Final = _numbered("40: DE DB - BP OF BR UD NM DF - TS NP SS GP PF - MF AC MC XF")
+
+EXITS: Final[dict[str, tuple[int, int]]] = (
+    {name: (number, VMX) for name, number in _VMX.items()}
+    | {name: (number, SVM) for name, number in _SVM.items()}
+    | {f"{name} excp": (number, SVM) for name, number in _EXCEPTIONS.items()}
+)
 """(exit_reason, isa) of each name; "PENDING_INTERRUPT" is what INTERRUPT_WINDOW was called before Linux 5.6."""

@@ -152,9 +152,9 @@ _SHAPES: Final[dict[str, _Shape]] = {
         b=(0, lambda text: -int(text) & MISSING if text else MISSING),
     ),
     "sched_switch": _shape(
-        rb"prev_comm=(.*) prev_pid=" + _PID + rb" prev_prio=-?\d+ prev_state=([A-Za-z|]+\+?)"
-        rb" ==> next_comm=(.*) next_pid=" + _PID + rb" next_prio=-?\d+\s*"
-        rb"|(.*):" + _PID + rb" \[-?\d+\] ([A-Za-z|]+\+?) ==> (.*):" + _PID + rb" \[-?\d+\].*",
+        rb"prev_comm=(.{0,31}?) prev_pid=" + _PID + rb" prev_prio=-?\d+ prev_state=([A-Za-z|]+\+?)"
+        rb" ==> next_comm=(.{0,31}?) next_pid=" + _PID + rb" next_prio=-?\d+\s*"
+        rb"|(.{0,31}?):" + _PID + rb" \[-?\d+\] ([A-Za-z|]+\+?) ==> (.{0,31}?):" + _PID + rb" \[-?\d+\].*",
         a=(1, _decimal),
         b=(4, _decimal),
         c=(2, _state),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -27,7 +26,7 @@ from fpstate.traces.trace import Facts, Trace
 
 __all__ = ["read", "sniff"]
 
-_BLOCK: Final = 8 << 20
+_BLOCK: Final = 1 << 23
 """Bytes of text that are read at once: 60,000 events, 150 MB of Python's objects."""
 _HEAD: Final = 1 << 18
 """Bytes that tell how the lines are laid out."""
@@ -35,7 +34,6 @@ _MOST_MAIL: Final = 64 << 20
 """Bytes of text in an encoding of mail, or UTF-16, which are decoded at once."""
 _MOST_NAMES: Final = 4096
 """Names of events; a kernel has 2,500."""
-_MOST_PID: Final = (1 << 31) - 1
 _OTHER: Final = "(other)"
 _LOOK_BACK: Final = 5
 """Lines at the end of a block that are left to the next one, if the last event begins in one of them."""
@@ -89,8 +87,8 @@ def _decoded(data: bytes) -> bytes:
 def _facts(head: bytes) -> Facts:
     """Return what the lines before the events say of the machine."""
     told = {name: found[1].decode(errors="replace") for name, pattern in _TOLD if (found := pattern.search(head))}
-    facts = Facts(**{name: printable(value.strip()) for name, value in told.items() if name != "cpus"})
-    return replace(facts, cpus=int(told["cpus"])) if "cpus" in told else facts
+    release, machine = (printable(told.get(name, "").strip()) for name in ("release", "machine"))
+    return Facts(release=release, machine=machine, cpus=int(told["cpus"]) if "cpus" in told else None)
 
 
 class _Codes(dict[bytes, int]):
@@ -143,8 +141,7 @@ class _Reader:
                 yield block
             line += text.count(b"\n")
         if self._waiting and self._last_time:
-            rest = [(*row[:3], self._last_time, *row[4:]) for row in self._waiting]
-            yield self._rows(rest, line)  # type: ignore[arg-type]  # mypy joins the unpacked tuples to a plain one
+            yield self._rows([_at(row, self._last_time) for row in self._waiting], line)
         if bytes(data[-1:]) != b"\n":
             self._trace.notes.append("the last line has no end: if it was cut, its last number is wrong")
         self._tell()
@@ -166,7 +163,6 @@ class _Reader:
         texts = {
             "text.unread": ("lines are no events, the first is line", "cut what is no trace off"),
             "text.fields": ("events print fields as no known kernel does, the first after line", ""),
-            "text.number": ("lines have a number that is too large, the first after line", ""),
         }
         for rule, (said, cure) in texts.items():
             if self._faults[rule]:
@@ -194,7 +190,7 @@ class _Reader:
             if row[3]:
                 time = row[3]
             elif time:
-                rows[at] = (row[0], row[1], row[2], time, row[4], row[5], row[6])
+                rows[at] = _at(row, time)
             else:
                 waits = at
         self._waiting = rows[waits:]
@@ -218,7 +214,7 @@ class _Reader:
                 *(np.full(count, MISSING, np.uint64) for _ in "abc"),
             ]
         )
-        self._name(zip(pids, comms, strict=True))
+        self._name(set(zip(pids, comms, strict=True)))
         for known in np.unique(code[code < len(EVENTS)]).tolist():
             self._fill(block, known, np.flatnonzero(code == known), texts, line)
         if self._payloads:
@@ -239,11 +235,16 @@ class _Reader:
             self._fault("text.fields", line, int(fields.unread.sum()))
         self._name(fields.comms)
 
-    def _name(self, named: object) -> None:
+    def _name(self, named: set[tuple[bytes, bytes]]) -> None:
         """Keep the names of threads."""
-        for pid, comm in set(named):  # type: ignore[call-overload]
+        for pid, comm in named:
             if comm and comm != b"<...>" and int(pid) > 0:
                 self._trace.comms[int(pid)] = printable(comm.decode(errors="replace"))
+
+
+def _at(row: Row, time: bytes) -> Row:
+    """Return a row with another time."""
+    return (row[0], row[1], row[2], time, row[4], row[5], row[6])
 
 
 def _pieces(data: memoryview, style: Style) -> Iterator[bytes]:
