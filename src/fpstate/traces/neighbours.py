@@ -71,15 +71,15 @@ class Neighbours:
         if lost.any():
             block, keys, stretch = block.take(~lost), keys[~lost], stretch[~lost]
         order = np.argsort(keys, kind="stable")
-        keys, rows, stretch = keys[order], block.take(order), stretch[order]
+        keys, stretch = keys[order], stretch[order]
         other = keys[1:] != keys[:-1]
         end = np.ones(min(1, len(keys)), np.bool_)
         within = np.flatnonzero(~other & (stretch[1:] == stretch[:-1]))
         head = np.flatnonzero(np.concatenate([end, other]) & (stretch == 0))
         tail = np.flatnonzero(np.concatenate([other, end]) & (stretch == np.count_nonzero(lost)))
-        first, last = (_Rows(keys[at], rows.take(at)) for at in (head, tail))
+        first, last = (_Rows(keys[at], block.take(order[at])) for at in (head, tail))
         across = self._follow(first, last, lost=bool(lost.any()))
-        before, after = rows.take(within), rows.take(within + 1)
+        before, after = block.take(order[within]), block.take(order[within + 1])
         return Pairs(Block.join([across.before, before]), Block.join([across.after, after]))
 
     def join(self, later: Neighbours) -> Pairs:
