@@ -32,6 +32,7 @@ VERBS: Final[dict[str, str]] = {
     "convert": "an XSAVE image in another format, or with other components",
     "diff": "what differs between the states of two XSAVE images",
     "poke": "write a register of a live thread, unless a rule of the kernel's forbids it",
+    "trace": "kernel traces: recorded, checked against the model, summed up, priced",
     "vectors": "test vectors of the XSAVE instructions: execute, make and check them",
     "lint": "what is wrong with a CPU's leaf 0DH, and what Linux does about it",
     "cpus": "the CPUs of the built-in table",

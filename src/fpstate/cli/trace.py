@@ -8,7 +8,9 @@ from typing import Final
 
 __all__ = ["ACTIONS", "configure", "run"]
 
-ACTIONS: Final[dict[str, str]] = {}
+ACTIONS: Final[dict[str, str]] = {
+    "record": "what this kernel does with extended state, recorded into a trace.dat",
+}
 """Each action's name and what it is for; its module is ``fpstate.cli.traces.NAME``, with ``configure`` and ``run``."""
 
 

@@ -16,11 +16,10 @@ import contextlib
 import os
 import re
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn
 
 from fpstate.cpu.host import OSXSAVE, read_host
 from fpstate.errors import CannotTell
@@ -29,26 +28,21 @@ from fpstate.linux.observe import guest
 from fpstate.linux.observe.child import Answer, asked_of_helper
 from fpstate.linux.observe.fact import FAILURES, why
 from fpstate.linux.observe.kvm import open_kvm
-from fpstate.linux.observe.libc import demand, libc
 from fpstate.linux.observe.task import arch_prctl
+from fpstate.linux.tracefs import Instance, expect_tracefs, own_name, remove_leftovers
 
 __all__ = ["PROBE", "guest_xcomp_bv", "measure", "read_events", "task_xcomp_bv"]
 
 Event = tuple[str, int]
 """("activated", XCOMP_BV), ("load", 0) or ("unload", 0)."""
 
-_TRACEFS: Final = Path("/sys/kernel/tracing")
-_INSTANCES: Final = _TRACEFS / "instances"
-_PREFIX: Final = "fpstate-"
 _EVENT: Final = re.compile(
     r": x86_fpu_regs_activated: .*\bxcomp_bv: (?P<xcomp_bv>[0-9a-f]+)\s*$|: kvm_fpu: (?P<kvm>load|unload)\s*$"
 )
 _ACTIVATED: Final = "x86_fpu/x86_fpu_regs_activated"
 _KVM_FPU: Final = "kvm/kvm_fpu"
 _ROUNDS: Final = 20
-_BUFFER_KB: Final = "64"
-_CLONE_NEWNS: Final = 0x20000  # <linux/sched.h>
-_MS_REC_PRIVATE: Final = 1 << 14 | 1 << 18  # <linux/mount.h>
+_BUFFER_KB: Final = 64
 
 
 def read_events(text: str) -> list[Event]:
@@ -100,18 +94,17 @@ def measure(seconds: float) -> Answer:
     """
     if not read_host().leaves[1, 0][2] & OSXSAVE:
         raise CannotTell("XSAVE is off (CPUID.1:ECX.OSXSAVE = 0), and then the event prints no mask of its own")
-    name = f"{_PREFIX}{os.getpid()}"
+    name = own_name()
     Path("/proc/self/comm").write_text(name, encoding="ascii")  # what the filter goes by, in any PID namespace
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    if not _INSTANCES.is_dir():
-        _mount_tracefs()
-    _remove_leftovers()
-    with _Instance(_INSTANCES / name) as instance:
+    expect_tracefs()
+    remove_leftovers()
+    with Instance(name, buffer_kb=_BUFFER_KB) as instance:
         instance.enable(_ACTIVATED, f'comm == "{name}"')
         with _limit(seconds / 3):
             _switch()
-        task = task_xcomp_bv(instance.take())
+        task = task_xcomp_bv(_take(instance))
         answer: dict[str, int | str] = {"task_xcomp_bv": "the task was traced, and no event came"}
         if task is not None:
             answer["task_xcomp_bv"] = task
@@ -160,7 +153,7 @@ def _switch() -> None:
         os.waitpid(child, 0)
 
 
-def _trace_guest(instance: _Instance, name: str, task: int | None) -> int:
+def _trace_guest(instance: Instance, name: str, task: int | None) -> int:
     """Run a guest and return the XCOMP_BV of its fpstate."""
     try:
         arch_prctl(ARCH_GET_XCOMP_SUPP)
@@ -170,88 +163,17 @@ def _trace_guest(instance: _Instance, name: str, task: int | None) -> int:
         if instance.has(_KVM_FPU):
             instance.enable(_KVM_FPU, f'comm == "{name}"')
         guest.run(device, _ROUNDS)
-    found = guest_xcomp_bv(instance.take(), task)
+    found = guest_xcomp_bv(_take(instance), task)
     if found is None:
         raise CannotTell("the guest ran, and no event showed its fpstate")
     return found
 
 
-class _Instance:
-    """A tracing instance: made on entry, removed on exit.
-
-    Args:
-        path: the folder in tracefs that it is.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Self:
-        self._path.mkdir()
-        try:
-            self._write("buffer_size_kb", _BUFFER_KB)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for _attempt in range(50):  # EBUSY while somebody looks into it
-            try:
-                self._path.rmdir()
-            except FileNotFoundError:
-                return
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-
-    def has(self, event: str) -> bool:
-        """Say whether this kernel has *event* now; KVM's come with its module."""
-        return (self._path / "events" / event).is_dir()
-
-    def enable(self, event: str, condition: str) -> None:
-        """Record *event* where *condition* holds.
-
-        Raises:
-            CannotTell: this kernel has no such event.
-        """
-        if not self.has(event):
-            raise CannotTell(f"this kernel has no tracepoint {event.replace('/', ':')}")
-        self._write(f"events/{event}/filter", condition)
-        self._write(f"events/{event}/enable", "1")
-
-    def take(self) -> list[Event]:
-        """Return what was recorded, and empty the buffer."""
-        text = (self._path / "trace").read_text(errors="replace")
-        self._write("trace", "")
-        return read_events(text)
-
-    def _write(self, file: str, text: str) -> None:
-        (self._path / file).write_text(text, encoding="ascii")
-
-
-def _remove_leftovers() -> None:
-    """Remove the instances of helpers that were killed before they could do it themselves."""
-    for instance in _INSTANCES.glob(f"{_PREFIX}*"):
-        if not Path("/proc", instance.name.removeprefix(_PREFIX)).exists():
-            with contextlib.suppress(OSError):
-                instance.rmdir()
-
-
-def _mount_tracefs() -> None:
-    """Mount tracefs in a mount namespace of this process's own; it ends with the process.
-
-    Raises:
-        OSError: the kernel has no tracefs, or we may not mount it; its ``filename`` says at which step.
-    """
-    import ctypes  # noqa: PLC0415 - see the package: importing it stays cheap
-
-    library, text = libc(), ctypes.c_char_p
-    library.mount.argtypes = (text, text, text, ctypes.c_ulong, ctypes.c_void_p)
-    demand(library.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)")
-    demand(library.mount(b"none", b"/", None, _MS_REC_PRIVATE, None), "making mounts private")
-    demand(library.mount(b"tracefs", bytes(_TRACEFS), b"tracefs", 0, None), "mounting tracefs")
+def _take(instance: Instance) -> list[Event]:
+    """Return what was recorded, and empty the buffer."""
+    text = instance.read("trace")
+    instance.write("trace", "")
+    return read_events(text)
 
 
 PROBE: Final = asked_of_helper(

@@ -1,0 +1,104 @@
+"""A recording by its path: whatever it is, known by its content."""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+from fpstate import compression
+from fpstate.errors import UnreadableInput
+from fpstate.traces import tracedat
+from fpstate.traces.recording import Request
+from fpstate.traces.trace import Trace
+
+__all__ = ["READERS", "Reader", "open_trace"]
+
+
+class Reader(NamedTuple):
+    """A form of recordings.
+
+    Attributes:
+        name: what to call it.
+        sniff: says by the first `HEAD` bytes whether a file is one.
+        read: opens it.
+    """
+
+    name: str
+    sniff: Callable[[bytes], bool]
+    read: Callable[[Request], Trace]
+
+
+HEAD: Final = 1 << 16
+"""Bytes by which a file is recognised."""
+
+READERS: Final[list[Reader]] = [
+    Reader("trace.dat", tracedat.sniff, tracedat.read),
+]
+"""In the order in which they are asked."""
+
+_MOST: Final = 1 << 36
+"""Bytes that a compressed recording, or standard input, may have."""
+
+
+def open_trace(path: str, *, payloads: bool = False, instance: str | None = None) -> Trace:
+    """Open a recording; its events are read as its blocks are.
+
+    Args:
+        path: a file, compressed (gzip, xz, zstd) or not; ``-`` is standard input.
+        payloads: keep the payload of events that the model does not know.
+        instance: the tracing instance, where a recording has several buffers: ``top`` or its name.
+
+    Raises:
+        UnreadableInput: it cannot be opened, or is of no known form.
+        UsageError: it has no such instance.
+    """
+    name = "standard input" if path == "-" else path
+    try:
+        file = _plain(path, name)
+    except OSError as error:
+        raise UnreadableInput(f"{name} cannot be read: {error.strerror or error}") from error
+    with file:
+        data = _mapped(file)
+        request = Request(name=name, path=Path(file.name), data=data, payloads=payloads, instance=instance)
+    head = bytes(data[:HEAD])
+    for reader in READERS:
+        if reader.sniff(head):
+            return reader.read(request)
+    forms = ", ".join(reader.name for reader in READERS)
+    raise UnreadableInput(f"{name} is no recording of a known form: {forms}" if head else f"{name} is empty")
+
+
+def _plain(path: str, name: str) -> IO[bytes]:
+    """Return a file of the recording's bytes, that can be mapped and is not compressed."""
+    file: IO[bytes] = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115 - the caller closes it
+    if path == "-" or not file.seekable():
+        copy = tempfile.NamedTemporaryFile(prefix="fpstate-")  # noqa: SIM115 - the caller closes it
+        shutil.copyfileobj(file, copy)
+        file = copy
+    file.seek(0)
+    kind = compression.kind_of(file.read(16))
+    file.seek(0)
+    if kind is None:
+        return file
+    unpacked = tempfile.NamedTemporaryFile(prefix="fpstate-")  # noqa: SIM115 - the caller closes it
+    size = 0
+    for piece in compression.pieces(_mapped(file), kind, name):
+        size += len(piece)
+        if size > _MOST:
+            raise UnreadableInput(f"{name} is larger than {_MOST >> 30} GiB uncompressed")
+        unpacked.write(piece)
+    unpacked.flush()
+    return unpacked
+
+
+def _mapped(file: IO[bytes]) -> memoryview:
+    """Return a file's bytes; they stay when it is closed."""
+    file.seek(0, 2)
+    if not file.tell():
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
