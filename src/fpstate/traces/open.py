@@ -33,11 +33,18 @@ class Reader(NamedTuple):
     read: Callable[[Request], Trace]
 
 
+def _read_parquet(request: Request) -> Trace:
+    from fpstate.traces import parquet  # noqa: PLC0415 - likewise
+
+    return parquet.read(request)
+
+
 HEAD: Final = 1 << 16
 """Bytes by which a file is recognised."""
 
 READERS: Final[list[Reader]] = [
     Reader("trace.dat", tracedat.sniff, tracedat.read),
+    Reader("Parquet", lambda head: head.startswith(b"PAR1"), _read_parquet),
 ]
 """In the order in which they are asked."""
 
@@ -49,7 +56,7 @@ def open_trace(path: str, *, payloads: bool = False, instance: str | None = None
     """Open a recording; its events are read as its blocks are.
 
     Args:
-        path: a file, compressed (gzip, xz, zstd) or not; ``-`` is standard input.
+        path: a file, compressed (gzip, xz, zstd) or not, or a folder of Parquet files; ``-`` is standard input.
         payloads: keep the payload of events that the model does not know.
         instance: the tracing instance, where a recording has several buffers: ``top`` or its name.
 
@@ -58,6 +65,10 @@ def open_trace(path: str, *, payloads: bool = False, instance: str | None = None
         UsageError: it has no such instance.
     """
     name = "standard input" if path == "-" else path
+    if next(Path(path).glob("*.parquet"), None) is not None:
+        from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow, which other forms do without
+
+        return parquet.read_groups(path, payloads=payloads)
     try:
         file = _plain(path, name)
     except OSError as error:

@@ -17,6 +17,7 @@ from fpstate import cpu as cpus
 from fpstate import layout
 from fpstate.cpu.model import Cpu
 from fpstate.errors import FpstateError
+from fpstate.traces.analyse import About
 from fpstate.traces.bins import Bins
 from fpstate.traces.columns import CODES, MISSING
 from fpstate.traces.report import ACTIVATED, DEACTIVATED, DROPPED, EVERY, Report, middle
@@ -24,27 +25,12 @@ from fpstate.traces.tally import Tally
 from fpstate.traces.trace import Facts
 from fpstate.xfeatures import AVX512, COMPACTED, XTILE, bits
 
-__all__ = ["About", "Component", "Owner", "Task", "Told", "Vcpu", "Wait", "recorded_cpu", "tell"]
+__all__ = ["Component", "Owner", "Task", "Told", "Vcpu", "Wait", "recorded_cpu", "tell"]
 
 _STALE_SHARE: Final = 0.1
 """Of all x86_fpu events: one damaged event is no machine without OSXSAVE."""
 
 Row: TypeAlias = dict[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a recording is: the fields of `fpstate.traces.trace.Trace` that do not hold its events."""
-
-    source: str
-    format: str
-    clock: str
-    in_nanoseconds: bool
-    facts: Facts
-    names: tuple[str, ...]
-    comms: Mapping[int, str]
-    damage: tuple[Any, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
