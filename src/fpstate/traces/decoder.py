@@ -20,7 +20,10 @@ from fpstate.traces.formats import Field, Format
 from fpstate.traces.ring import Indices, Layout, Records, Words, walk
 from fpstate.traces.trace import Trace
 
-__all__ = ["MOST_DAMAGE", "NOBODY", "Batch", "Decoder"]
+__all__ = ["MOST_DAMAGE", "NOBODY", "Batch", "Decoder", "Tell"]
+
+Tell = Callable[[str, str, int | None], None]
+"""Notes damage: its rule, its words, its place in the source."""
 
 NOBODY: Final = -1
 """`Block.pid` of a row that no thread made: lost events."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import shutil
 import sys
 import tempfile
@@ -12,8 +11,8 @@ from typing import IO, Final, NamedTuple
 
 from fpstate import compression
 from fpstate.errors import UnreadableInput
-from fpstate.traces import tracedat
-from fpstate.traces.recording import Request
+from fpstate.traces import rawpages, tracedat
+from fpstate.traces.recording import Request, mapped
 from fpstate.traces.trace import Trace
 
 __all__ = ["READERS", "Reader", "open_trace"]
@@ -34,9 +33,15 @@ class Reader(NamedTuple):
 
 
 def _read_parquet(request: Request) -> Trace:
-    from fpstate.traces import parquet  # noqa: PLC0415 - likewise
+    from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow, which other forms do without
 
     return parquet.read(request)
+
+
+def _read_parts(request: Request) -> Trace:
+    from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow, which other forms do without
+
+    return parquet.read_groups(str(request.path), payloads=request.payloads)
 
 
 HEAD: Final = 1 << 16
@@ -48,6 +53,12 @@ READERS: Final[list[Reader]] = [
 ]
 """In the order in which they are asked."""
 
+FOLDERS: Final[list[tuple[Callable[[Path], bool], Callable[[Request], Trace]]]] = [
+    (rawpages.sniff, rawpages.read),
+    (lambda path: next(path.glob("*.parquet"), None) is not None, _read_parts),
+]
+"""What knows a folder, and what opens it, in the order in which they are asked."""
+
 _MOST: Final = 1 << 36
 """Bytes that a compressed recording, or standard input, may have."""
 
@@ -56,7 +67,7 @@ def open_trace(path: str, *, payloads: bool = False, instance: str | None = None
     """Open a recording; its events are read as its blocks are.
 
     Args:
-        path: a file, compressed (gzip, xz, zstd) or not, or a folder of Parquet files; ``-`` is standard input.
+        path: a file, compressed (gzip, xz, zstd) or not; ``-`` is standard input; or a folder (see `FOLDERS`).
         payloads: keep the payload of events that the model does not know.
         instance: the tracing instance, where a recording has several buffers: ``top`` or its name.
 
@@ -65,16 +76,15 @@ def open_trace(path: str, *, payloads: bool = False, instance: str | None = None
         UsageError: it has no such instance.
     """
     name = "standard input" if path == "-" else path
-    if next(Path(path).glob("*.parquet"), None) is not None:
-        from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow, which other forms do without
-
-        return parquet.read_groups(path, payloads=payloads)
+    if path != "-" and Path(path).is_dir():
+        request = Request(name=name, path=Path(path), data=memoryview(b""), payloads=payloads, instance=instance)
+        return _of_folder(request)
     try:
         file = _plain(path, name)
     except OSError as error:
         raise UnreadableInput(f"{name} cannot be read: {error.strerror or error}") from error
     with file:
-        data = _mapped(file)
+        data = mapped(file)
         request = Request(name=name, path=Path(file.name), data=data, payloads=payloads, instance=instance)
     head = bytes(data[:HEAD])
     for reader in READERS:
@@ -82,6 +92,13 @@ def open_trace(path: str, *, payloads: bool = False, instance: str | None = None
             return reader.read(request)
     forms = ", ".join(reader.name for reader in READERS)
     raise UnreadableInput(f"{name} is no recording of a known form: {forms}" if head else f"{name} is empty")
+
+
+def _of_folder(request: Request) -> Trace:
+    for sniff, read in FOLDERS:
+        if sniff(request.path):
+            return read(request)
+    raise rawpages.refusal(request.name)
 
 
 def _plain(path: str, name: str) -> IO[bytes]:
@@ -98,18 +115,10 @@ def _plain(path: str, name: str) -> IO[bytes]:
         return file
     unpacked = tempfile.NamedTemporaryFile(prefix="fpstate-")  # noqa: SIM115 - the caller closes it
     size = 0
-    for piece in compression.pieces(_mapped(file), kind, name):
+    for piece in compression.pieces(mapped(file), kind, name):
         size += len(piece)
         if size > _MOST:
             raise UnreadableInput(f"{name} is larger than {_MOST >> 30} GiB uncompressed")
         unpacked.write(piece)
     unpacked.flush()
     return unpacked
-
-
-def _mapped(file: IO[bytes]) -> memoryview:
-    """Return a file's bytes; they stay when it is closed."""
-    file.seek(0, 2)
-    if not file.tell():
-        return memoryview(b"")
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

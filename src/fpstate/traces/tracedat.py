@@ -6,17 +6,17 @@ Sources: trace-cmd 3.x ``Documentation/trace-cmd/trace-cmd.dat.v6.5.txt`` and ``
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Final, NamedTuple
 
-from fpstate.errors import UnreadableInput, UsageError, printable
+from fpstate.errors import UnreadableInput, printable
 from fpstate.sources.capture import Damage
-from fpstate.traces.ahead import read_ahead
+from fpstate.traces.buffers import MOST_CPUS, Buffer, Pages, batches_of_bytes, batches_of_pieces, choose
 from fpstate.traces.bytesource import Cursor, Short
-from fpstate.traces.decoder import Batch, Decoder
+from fpstate.traces.decoder import Batch, Tell
 from fpstate.traces.formats import Format, read_fields, read_format
 from fpstate.traces.recording import Request
 from fpstate.traces.ring import Layout
@@ -30,40 +30,24 @@ MAGIC: Final = b"\x17\x08\x44tracing"
 _MOST_SECTION: Final = 1 << 28
 """Bytes of a section unpacked: a kernel's formats are 2 MB, its symbols 10."""
 _MOST_OPTIONS: Final = 4096
-_MOST_CPUS: Final = 8192
-"""NR_CPUS of x86 (Linux ``arch/x86/Kconfig``)."""
-_BLOCK: Final = 4 << 20
-_LEAST_BLOCK: Final = 1 << 20
-"""Bytes of pages that are decoded at once: less of each where there are many CPUs."""
-_PEEK: Final = 1 << 18
-"""Bytes of each CPU's pages that are looked at to choose a buffer."""
 _COMPRESSED: Final = 1
 
 # Options, and sections of version 7 (trace-cmd ``enum tracecmd_option_id``).
-_DONE, _CPUSTAT, _BUFFER, _CLOCK, _UNAME, _CPUCOUNT, _TSC2NSEC = 0, 2, 3, 4, 5, 8, 14
+_DONE, _CPUSTAT, _BUFFER, _CLOCK, _UNAME, _CPUCOUNT = 0, 2, 3, 4, 5, 8
 _HEADER_INFO, _FTRACE_FORMATS, _FORMATS, _CMDLINES, _BUFFER_TEXT = 16, 17, 18, 21, 22
+_FOREIGN: Final = 0x100
+"""trace-cmd's own options are below."""
 _SECTIONS: Final = {_HEADER_INFO: "header", _FTRACE_FORMATS: "ftrace formats", _FORMATS: "formats", _CMDLINES: "comms"}
 
 _OVERRUN: Final = re.compile(r"^(CPU: *\d+)|^(overrun|dropped events|commit overrun): *(\d+)", re.MULTILINE)
 
 
-@dataclass(slots=True)
-class _Buffer:
-    """A ring buffer of the recording: the top one, or an instance.
+class _Part(NamedTuple):
+    """Where a CPU's pages are, in bytes of the file."""
 
-    Attributes:
-        name: "" for the top one.
-        clock: of its times.
-        page: bytes of a page.
-        parts: (CPU, offset, bytes) in the file.
-        packed: whether they are compressed.
-    """
-
-    name: str
-    clock: str = ""
-    page: int = 0
-    parts: list[tuple[int, int, int]] = field(default_factory=list)
-    packed: bool = False
+    cpu: int
+    offset: int
+    size: int
 
 
 def sniff(head: bytes) -> bool:
@@ -90,10 +74,11 @@ class _File:
         self.damage: list[Damage] = []
         self.notes: list[str] = []
         self.formats: list[Format] = []
-        self.buffers: list[_Buffer] = []
-        self.header: dict[str, object] = {}
+        self.buffers: list[Buffer] = []
+        self.instances: list[tuple[str, int]] = []
+        self.buffer_options: list[tuple[int, memoryview]] = []
         self.layout: Layout | None = None
-        self.comms: list[tuple[int, bytes]] = []
+        self.comms: dict[int, str] = {}
         self.facts = Facts()
         self.clock = ""
         self.cpus = 0
@@ -115,14 +100,13 @@ class _File:
             )
         if big:
             raise UnreadableInput(f"{self.request.name}: a big-endian machine wrote it, which has no x86 state")
-        self.page_size = self.page
         with self._reading("header", cursor):
             (self._version6 if version == "6" else self._version7)(cursor)
         return self._opened(version)
 
     # --- what both versions have
 
-    def _reading(self, what: str, cursor: Cursor) -> _Guard:
+    def _reading(self, what: str, cursor: Cursor | None) -> _Guard:
         return _Guard(self, what, cursor)
 
     def tell(self, rule: str, text: str, offset: int | None) -> None:
@@ -157,7 +141,7 @@ class _File:
         for line in bytes(cursor.take(cursor.u64())).splitlines():
             pid, _, comm = line.partition(b" ")
             if pid.isdigit() and len(pid) <= 9:
-                self.comms.append((int(pid), comm))
+                self.comms[int(pid)] = printable(comm.decode(errors="replace"))
 
     def _common_option(self, number: int, body: memoryview) -> None:
         """Take in an option that both versions have."""
@@ -172,6 +156,21 @@ class _File:
             self.facts = replace(self.facts, cpus=int.from_bytes(body[:4], "little"))
         elif number == _CPUSTAT:
             self._overruns(_text(body))
+        elif number >= _FOREIGN:
+            self._machine(number, body)
+
+    def _machine(self, number: int, body: memoryview) -> None:
+        """Take in what `fpstate trace record` wrote of the machine, if it is that."""
+        from fpstate.traces import machine  # noqa: PLC0415 - CPUs and their forms: only our own files need them
+
+        if number != machine.OPTION:
+            return
+        try:
+            said = machine.facts_of(bytes(body))
+        except UnreadableInput as error:
+            self.tell("facts", str(error), None)
+        else:
+            self.facts = replace(said, release=said.release or self.facts.release, cpus=said.cpus or self.facts.cpus)
 
     def _overruns(self, text: str) -> None:
         cpu = ""
@@ -190,23 +189,24 @@ class _File:
         cursor.take(cursor.u32())  # printk formats
         self._read_comms(cursor)
         self.cpus = cursor.u32()
-        top = _Buffer("", page=self.page)
-        self.buffers.append(top)
-        self._version6_buffer(cursor, top, options=True)
+        self._version6_buffer(cursor, "")
+        for name, at in self.instances:
+            instance = Cursor(self.data, at)
+            with self._reading(f"instance {printable(name)}", instance):
+                self._version6_buffer(instance, name)
 
-    def _version6_buffer(self, cursor: Cursor, buffer: _Buffer, *, options: bool) -> None:
+    def _version6_buffer(self, cursor: Cursor, name: str) -> None:
         kind = bytes(cursor.take(10))
         if kind == b"options  \0":
-            self._version6_options(cursor, follow=options)
+            self._version6_options(cursor, follow=not name)
             kind = bytes(cursor.take(10))
         if kind == b"latency  \0":
             self.notes.append("the recording is the text of a latency tracer, and has no events in binary form")
             return
         if kind != b"flyrecord\0":
             raise Short(f"neither options nor flyrecord, but {kind!r}")
-        if self.cpus > _MOST_CPUS:
-            raise Short(f"{self.cpus} CPUs, and Linux knows {_MOST_CPUS} at most")
-        buffer.parts = [(cpu, cursor.u64(), cursor.u64()) for cpu in range(self.cpus)]
+        parts = [_Part(cpu, cursor.u64(), cursor.u64()) for cpu in range(_cpus(self.cpus))]
+        self._add_buffer(name, self.clock, self.page, parts, packed=False)
 
     def _version6_options(self, cursor: Cursor, *, follow: bool) -> None:
         for _ in range(_MOST_OPTIONS):
@@ -215,11 +215,7 @@ class _File:
                 return
             body = cursor.take(cursor.u32())
             if number == _BUFFER and follow and len(body) >= 8:
-                buffer = _Buffer(_text(body[8:]), page=self.page)
-                at = Cursor(self.data, int.from_bytes(body[:8], "little"))
-                self.buffers.append(buffer)
-                with self._reading(f"instance {printable(buffer.name)}", at):
-                    self._version6_buffer(at, buffer, options=False)
+                self.instances.append((_text(body[8:]), int.from_bytes(body[:8], "little")))
             else:
                 self._common_option(number, body)
         raise Short(f"more than {_MOST_OPTIONS} options")
@@ -239,6 +235,13 @@ class _File:
             following = 0
             with self._reading("options", options):
                 following = self._version7_options(self._section(options, _DONE), sections)
+        self._version7_sections(sections)
+        for body in self.buffer_options:
+            inner = Cursor(body[1], 0)
+            with self._reading("buffer", None):
+                self._version7_buffer(inner, body[0])
+
+    def _version7_sections(self, sections: Mapping[int, int]) -> None:
         readers = {
             _HEADER_INFO: self._header_info,
             _FTRACE_FORMATS: self._ftrace_formats,
@@ -278,9 +281,7 @@ class _File:
             if number == _DONE:
                 return int.from_bytes(body[:8], "little")
             if number in {_BUFFER, _BUFFER_TEXT}:
-                inner = Cursor(body, 0)
-                with self._reading("buffer", cursor):
-                    self._version7_buffer(inner, number)
+                self.buffer_options.append((number, body))
             elif number >= _HEADER_INFO and number in _SECTIONS and len(body) >= 8:
                 sections[number] = int.from_bytes(body[:8], "little")
             else:
@@ -288,131 +289,60 @@ class _File:
         raise Short(f"more than {_MOST_OPTIONS} options")
 
     def _version7_buffer(self, cursor: Cursor, number: int) -> None:
-        offset = cursor.u64()
-        buffer = _Buffer(cursor.text(256), cursor.text(64))
+        offset, name, clock = cursor.u64(), cursor.text(256), cursor.text(64)
         if number == _BUFFER_TEXT:
-            self.notes.append(f"buffer {printable(buffer.name) or 'top'} is the text of a latency tracer, not read")
+            self.notes.append(f"buffer {printable(name) or 'top'} is the text of a latency tracer, not read")
             return
-        buffer.page = cursor.u32()
-        cpus = cursor.u32()
-        if cpus > _MOST_CPUS:
-            raise Short(f"{cpus} CPUs, and Linux knows {_MOST_CPUS} at most")
-        buffer.parts = [(cursor.u32(), cursor.u64(), cursor.u64()) for _ in range(cpus)]
-        self.buffers.append(buffer)
+        page, cpus = cursor.u32(), _cpus(cursor.u32())
+        parts = [_Part(cursor.u32(), cursor.u64(), cursor.u64()) for _ in range(cpus)]
         head = Cursor(self.data, offset)
-        head.u16()
-        buffer.packed = bool(head.u16() & _COMPRESSED)
+        if head.u16() != _BUFFER:
+            raise Short(f"there is no section of a buffer at byte {offset}")
+        self._add_buffer(name, clock, page, parts, packed=bool(head.u16() & _COMPRESSED))
 
     # --- the pages
 
     def _opened(self, version: str) -> Trace:
-        buffer = self._choose()
-        form = f"trace.dat v{version}" + (f" ({self.compression})" if self.compression != "none" else "")
         trace = Trace(
             source=self.request.name,
-            format=form,
+            format=f"trace.dat v{version}" + (f" ({self.compression})" if self.compression != "none" else ""),
             streams=[],
-            clock=buffer.clock or self.clock or "local",
+            clock=self.clock or "local",
             facts=self.facts,
             damage=self.damage,
             notes=self.notes,
         )
-        layout = self._layout_of(buffer)
-        if layout is None or not buffer.parts:
-            if not buffer.parts:
-                self.tell("no-cpus", "the recording has no CPU's pages", None)
-            return trace
-        try:
-            decoder = Decoder(trace, self.formats, layout, payloads=self.request.payloads)
-        except UnreadableInput as error:
-            self.tell("formats", str(error), None)
-            return trace
-        for pid, comm in self.comms:
-            decoder.name(pid, comm, 0)
-        pages = max(_LEAST_BLOCK, _BLOCK // max(1, len(buffer.parts) // 8)) // layout.page or 1
-        trace.streams = read_ahead(
-            [
-                decoder.stream(self._batches(buffer, part, pages * layout.page, layout.page, decoder), part[0])
-                for part in buffer.parts
-                if part[2]
-            ]
-        )
+        trace.comms.update(self.comms)
+        choose(self.buffers, self.formats, trace, wanted=self.request.instance, payloads=self.request.payloads)
         return trace
 
-    def _layout_of(self, buffer: _Buffer, *, tell: bool = True) -> Layout | None:
+    def _add_buffer(self, name: str, clock: str, page: int, parts: Iterable[_Part], *, packed: bool) -> None:
+        """Add a buffer, if its pages can be walked."""
         if self.layout is None:
-            if tell:
-                self.tell("layout", "nothing says how pages are laid out, so none is read", None)
-            return None
-        found = Layout(
-            buffer.page or self.layout.page, self.layout.time, self.layout.commit, self.layout.data, self.layout.long
-        )
-        try:
-            found.check()
-        except UnreadableInput as error:
-            if tell:
-                self.tell("layout", str(error), None)
-            return None
-        return found
-
-    def _choose(self) -> _Buffer:
-        """Return the buffer that was asked for, or the one that has events of extended state."""
-        wanted = self.request.instance
-        names = [printable(buffer.name) or "top" for buffer in self.buffers]
-        if wanted is not None:
-            for buffer, name in zip(self.buffers, names, strict=True):
-                if wanted == name:
-                    return buffer
-            raise UsageError(f"{self.request.name} has no instance {wanted!r}: it has {', '.join(names) or 'none'}")
-        full = [buffer for buffer in self.buffers if any(size for _, _, size in buffer.parts)] or self.buffers
-        chosen = next((buffer for buffer in full if self._has_states(buffer)), full[0] if full else _Buffer(""))
-        others = [printable(buffer.name) or "top" for buffer in full if buffer is not chosen]
-        if others:
-            self.notes.append(
-                f"read here: instance {printable(chosen.name) or 'top'}; the recording has also {', '.join(others)}"
-            )
-        return chosen
-
-    def _has_states(self, buffer: _Buffer) -> bool:
-        """Say whether the first pages of a buffer have events of extended state."""
-        layout = self._layout_of(buffer, tell=False)
-        numbers = [entry.number for entry in self.formats if entry.system == "x86_fpu"]
-        if layout is None or not numbers:
-            return False
-        trial = Trace(source="", format="", streams=[])  # what it finds wrong is found again by who reads
-        decoder = Decoder(trial, self.formats, layout)
-        for part in buffer.parts:
-            for batch in itertools.islice(
-                self._batches(buffer, part, _PEEK // layout.page * layout.page, layout.page, decoder), 1
-            ):
-                if decoder.has(batch, numbers):
-                    return True
-        return False
-
-    def _batches(
-        self, buffer: _Buffer, part: tuple[int, int, int], most: int, page: int, decoder: Decoder
-    ) -> Iterator[Batch]:
-        """Give a CPU's pages, whole ones, up to *most* bytes at a time."""
-        cpu, offset, size = part
-        end = min(offset + size, len(self.data))
-        if offset + size > len(self.data):
-            decoder.tell(
-                "tracedat.truncated",
-                f"CPU {cpu}: {size} bytes of pages said, {max(0, end - offset)} there",
-                min(offset, len(self.data)),
-            )
-        if offset >= end:
+            self.tell("layout", "nothing says how pages are laid out, so none is read", None)
             return
-        if buffer.packed:
-            # trace-cmd 3.1.6 leaves the word that counts the chunks out of the size that it writes.
-            pieces = self._chunks(Cursor(self.data, offset, min(end + 4, len(self.data))), cpu, decoder)
-            yield from _whole_pages(pieces, most, page)
-            return
-        for at in range(offset, end - page + 1, most):
-            whole = min(most, (end - at) // page * page)
-            yield Batch(self.data[at : at + whole], at)
+        layout = replace(self.layout, page=page)
+        layout.check()
+        pages = [Pages(part.cpu, part.size, partial(self._batches, part, page, packed)) for part in parts]
+        self.buffers.append(Buffer(name or "top", layout, clock, pages))
 
-    def _chunks(self, cursor: Cursor, cpu: int, decoder: Decoder) -> Iterator[bytes]:
+    def _batches(self, part: _Part, page: int, packed: bool, most: int, tell: Tell) -> Iterator[Batch]:
+        """Give a CPU's pages."""
+        # trace-cmd 3.1.6 leaves the word that counts the chunks out of the size that it writes.
+        size = part.size + 4 if packed else part.size
+        start = min(part.offset, len(self.data))
+        end = min(part.offset + size, len(self.data))
+        there = end - start
+        if there < part.size or (not packed and there % page):
+            text = f"CPU {part.cpu}: {part.size} bytes of pages said, {there} there"
+            tell("tracedat.pages-truncated", f"{text}: what is no whole page is not read", start)
+        if packed:
+            pieces = self._chunks(Cursor(self.data, start, end), part.cpu, tell)
+            yield from batches_of_pieces(pieces, page, most)
+        else:
+            yield from batches_of_bytes(self.data[start:end], start, page, most)
+
+    def _chunks(self, cursor: Cursor, cpu: int, tell: Tell) -> Iterator[bytes]:
         """Give a CPU's compressed chunks, unpacked."""
         at = cursor.at
         try:
@@ -421,7 +351,13 @@ class _File:
                 packed, plain = cursor.u32(), cursor.u32()
                 yield self.unpack(cursor.take(packed), _bounded(plain))
         except (Short, UnreadableInput) as error:
-            decoder.tell("tracedat.chunk", f"CPU {cpu}: {error}; its pages from here on are not read", at)
+            tell("tracedat.chunk", f"CPU {cpu}: {error}; its pages from here on are not read", at)
+
+
+def _cpus(count: int) -> int:
+    if count > MOST_CPUS:
+        raise Short(f"{count} CPUs, and Linux knows {MOST_CPUS} at most")
+    return count
 
 
 def _bounded(plain: int) -> int:
@@ -430,26 +366,10 @@ def _bounded(plain: int) -> int:
     return plain
 
 
-def _whole_pages(pieces: Iterator[bytes], most: int, page: int) -> Iterator[Batch]:
-    held: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size >= most:
-            data = b"".join(held)
-            whole = size // page * page
-            yield Batch(memoryview(data)[:whole], None)
-            held, size = [data[whole:]], size - whole
-    data = b"".join(held)
-    if whole := len(data) // page * page:
-        yield Batch(memoryview(data)[:whole], None)
-
-
 class _Guard:
     """Turns an end that comes too early, and whatever else a part of the file may be, into damage."""
 
-    def __init__(self, file: _File, what: str, cursor: Cursor) -> None:
+    def __init__(self, file: _File, what: str, cursor: Cursor | None) -> None:
         self.file, self.what, self.cursor = file, what, cursor
 
     def __enter__(self) -> None:
@@ -457,7 +377,7 @@ class _Guard:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> bool:
         if isinstance(error, (Short, UnreadableInput)):
-            self.file.tell("damaged", f"{self.what}: {error}", self.cursor.at)
+            self.file.tell("damaged", f"{self.what}: {error}", self.cursor.at if self.cursor else None)
             return True
         return False
 
