@@ -10,6 +10,8 @@ __all__ = ["ACTIONS", "configure", "run"]
 
 ACTIONS: Final[dict[str, str]] = {
     "record": "what this kernel does with extended state, recorded into a trace.dat",
+    "report": "whose state was where, what was loaded and saved, and who uses which components",
+    "convert": "a recording as Parquet, one file or a folder of parts",
 }
 """Each action's name and what it is for; its module is ``fpstate.cli.traces.NAME``, with ``configure`` and ``run``."""
 

@@ -101,8 +101,7 @@ def parts_of(path: str, instance: str | None = None) -> list[Part]:
     """
     if path == "-":
         raise UsageError("standard input cannot be read by other processes", cure="name a file")
-    folder = Path(path).is_dir()
-    if not folder and not _is_parquet(path):
+    if not _is_parquet(path):
         return [Part(path, instance=instance)]
     from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow
 
@@ -111,6 +110,8 @@ def parts_of(path: str, instance: str | None = None) -> list[Part]:
 
 def _is_parquet(path: str) -> bool:
     try:
+        if Path(path).is_dir():
+            return next(Path(path).glob("*.parquet"), None) is not None
         with Path(path).open("rb") as file:
             return file.read(4) == b"PAR1"
     except OSError:

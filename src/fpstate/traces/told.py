@@ -74,7 +74,7 @@ class Component:
         loads, saves: with its bit in XSTATE_BV.
         first, last: time of the first and the last x86_fpu event with it.
         tasks: threads that had it.
-        over_time: its saves in each bin of `Told.bins`.
+        over_time: its saves in each bin of `Told.bins`; empty if there are none, or one thread alone is told of.
     """
 
     bit: int
@@ -153,7 +153,7 @@ class Told:
         first, last: time of the first and the last event; both 0 if there is none.
         tasks: those with most loads and saves first.
         components: in ascending order.
-        saves: all of them, in each bin.
+        saves: all of them, in each bin; empty as `Component.over_time`.
         bins: their numbers; times `bin` is the start of one.
         bin: their width.
         formats: XCOMP_BV to the number of x86_fpu events with it.
@@ -183,8 +183,23 @@ class Told:
     held: Bins
 
     def name(self, pid: int) -> str:
-        """Return what to call a thread."""
+        """Return the last known name of a thread, or ""."""
         return self.about.comms.get(pid, "")
+
+    def timeline(self, columns: int) -> dict[int, dict[int, dict[int, list[int]]]]:
+        """Return how long who owned the registers: by CPU, column of equal parts of `bins`, and thread: in use, kept.
+
+        CPUs and threads are those of `owners`.
+        """
+        wanted = {(owner.cpu, owner.pid) for owner in self.owners}
+        span = self.held.span()
+        lanes: dict[int, dict[int, dict[int, list[int]]]] = {owner.cpu: {} for owner in self.owners}
+        for row in _rows(self.held):
+            if (row["cpu"], row["pid"]) in wanted:
+                column = (row["bin"] - span.start) * columns // len(span)
+                cell = lanes[row["cpu"]].setdefault(column, {})
+                cell.setdefault(row["pid"], [0, 0])[row["kept"]] += row["ns"]
+        return lanes
 
     def size(self, xcomp_bv: int) -> int | None:
         """Return the bytes of an fpstate's image; None where the CPU's layout is not known."""
@@ -203,8 +218,25 @@ def recorded_cpu(facts: Facts) -> tuple[Cpu | None, str]:
         return None, f"the CPUID in the recording cannot be read: {refusal}"
 
 
-def tell(report: Report, about: About, cpu: Cpu | None = None, remark: str = "") -> Told:
-    """Conclude from the sums of a whole recording; *cpu* is the one that made it, *remark* says why it is None."""
+def tell(
+    report: Report,
+    about: About,
+    cpu: Cpu | None = None,
+    *,
+    remark: str = "",
+    task: int | None = None,
+    on: int | None = None,
+) -> Told:
+    """Conclude from the sums of a whole recording.
+
+    Args:
+        report: the sums.
+        about: the recording.
+        cpu: the CPU that made it, or None.
+        remark: why it is None.
+        task: tell of this thread alone.
+        on: tell who owned the registers of the CPU with this number alone.
+    """
     masks = _rows(report.masks)
     fpu_events = sum(row["n"] for row in masks)
     wrong = sum(row["n"] for row in masks if row["xcomp_bv"] == MISSING)
@@ -223,9 +255,10 @@ def tell(report: Report, about: About, cpu: Cpu | None = None, remark: str = "")
     held = report.owners()
     tasks = _tasks(report, _measure(cpu), stale=stale)
     owners = _owners(held, tasks)
-    used = report.used.columns()
     span = report.used.span()
-    series = _series(used, span)
+    series = {} if stale or task is not None else _series(report.used.columns(), span)
+    if task is not None:
+        known = [row for row in known if row["pid"] == task]
     return Told(
         about=about,
         cpu=cpu,
@@ -237,14 +270,17 @@ def tell(report: Report, about: About, cpu: Cpu | None = None, remark: str = "")
         lost_uncounted=report.lost_uncounted,
         first=min(report.first, report.last),
         last=report.last,
-        tasks=sorted(tasks.values(), key=lambda task: (-task.loads - task.saves, task.pid)),
-        components=[] if stale else _components(known, series, len(span)),
-        saves=[] if stale else series.get(EVERY, [0] * len(span)),
+        tasks=sorted(
+            (each for each in tasks.values() if task in {None, each.pid}),
+            key=lambda task: (-task.loads - task.saves, task.pid),
+        ),
+        components=[] if stale else _components(known, series),
+        saves=series.get(EVERY, []),
         bins=span,
         bin=1 << report.used.width,
         formats={} if stale else _formats(known),
-        vcpus=_vcpus(report, stale=stale),
-        owners=owners,
+        vcpus=[each for each in _vcpus(report, stale=stale) if task in {None, each.pid}],
+        owners=[each for each in owners if on in {None, each.cpu} and task in {None, each.pid}],
         held=held,
     )
 
@@ -344,11 +380,11 @@ def _series(used: Mapping[str, Any], span: range) -> dict[int, list[int]]:
     return series
 
 
-def _components(masks: Iterable[Row], series: Mapping[int, list[int]], bins: int) -> list[Component]:
+def _components(masks: Iterable[Row], series: Mapping[int, list[int]]) -> list[Component]:
     found: dict[int, Component] = {}
     for row in masks:
         for bit in bits(row["xfeatures"]):
-            each = found.setdefault(bit, Component(bit=bit, over_time=series.get(bit, [0] * bins)))
+            each = found.setdefault(bit, Component(bit=bit, over_time=series.get(bit, [])))
             each.first, each.last = min(each.first, row["first"]), max(each.last, row["last"])
             each.tasks.add(row["pid"])
             each.loads += row["n"] if row["code"] == ACTIVATED else 0
