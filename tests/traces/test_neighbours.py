@@ -13,13 +13,15 @@ from fpstate.traces.columns import Block  # noqa: E402
 from fpstate.traces.neighbours import Neighbours, Pairs  # noqa: E402
 from fpstate.traces.trace import merged  # noqa: E402
 
-CUT_KEYS = st.lists(st.lists(st.integers(0, 4), max_size=6), max_size=6)
+GONE = 4
+"""In place of a key: events were lost here."""
+CUT_KEYS = st.lists(st.lists(st.integers(0, GONE), max_size=6), max_size=6)
 
 
 def blocks(parts: list[list[int]]) -> list[Block]:
     """Make blocks of rows that have their number as time and their key as pid."""
     numbers = iter(range(1000))
-    return [Block.of_rows([(next(numbers), 0, key, 0, 0, 0, 0, 0) for key in part]) for part in parts]
+    return [Block.of_rows([(next(numbers), 0, key, int(key != GONE), 0, 0, 0, 0) for key in part]) for part in parts]
 
 
 def times(pairs: Pairs) -> list[tuple[int, int]]:
@@ -30,6 +32,9 @@ def expected(parts: list[list[int]]) -> list[tuple[int, int]]:
     last: dict[int, int] = {}
     found = []
     for number, key in enumerate(key for part in parts for key in part):
+        if key == GONE:
+            last.clear()
+            continue
         if key in last:
             found.append((last[key], number))
         last[key] = number
@@ -73,3 +78,14 @@ def test_streams_merge_in_order_of_time(streams: list[list[list[int]]]) -> None:
     for cpu, _ in enumerate(streams):
         assert [row for row in found if row[1] == cpu] == [row[:3] for row in every if row[1] == cpu]
     assert sorted(found) == sorted(row[:3] for row in every)
+
+
+@given(CUT_KEYS)
+def test_the_ends_are_the_last_row_of_each_key_since_events_were_lost(parts: list[list[int]]) -> None:
+    neighbours = Neighbours()
+    for block in blocks(parts):
+        neighbours.feed(block, block.pid)
+    last: dict[int, int] = {}
+    for number, key in enumerate(key for part in parts for key in part):
+        last = {} if key == GONE else {**last, key: number}
+    assert sorted(neighbours.ends().time.tolist()) == sorted(last.values())

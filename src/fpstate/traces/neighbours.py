@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fpstate.traces.columns import Block
+from fpstate.traces.columns import LOST, Block
 
 __all__ = ["Neighbours", "Pairs"]
 
@@ -54,37 +54,53 @@ class _Rows:
 class Neighbours:
     """Pairs of neighbouring rows, each given once, as soon as both were fed.
 
-    What is kept is two rows a key: its first, for what a part before this one ended with, and its last.
+    A row of lost events (`LOST`) has no key and stands before every key's next row: what lies on both sides of it are
+    no neighbours.  What is kept is two rows a key: its first, for what a part before this one ended with, and its last.
     """
 
     def __init__(self) -> None:
         self._first: _Rows | None = None
         self._last: _Rows | None = None
+        self._lost = False
+        """Whether events were lost: then no row that follows is the first of its key."""
 
     def feed(self, block: Block, keys: Keys) -> Pairs:
         """Return the pairs whose later row is in *block*; *keys* has each row's key, always of one integer type."""
+        lost = block.code == LOST
+        stretch = np.cumsum(lost)
+        if lost.any():
+            block, keys, stretch = block.take(~lost), keys[~lost], stretch[~lost]
         order = np.argsort(keys, kind="stable")
-        keys, rows = keys[order], block.take(order)
-        same = keys[1:] == keys[:-1]
-        within = Pairs(rows.take(np.flatnonzero(same)), rows.take(np.flatnonzero(same) + 1))
-        head = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), np.bool_), ~same]))
-        tail = np.flatnonzero(np.concatenate([~same, np.ones(min(1, len(keys)), np.bool_)]))
-        across = self._follow(_Rows(keys[head], rows.take(head)), _Rows(keys[tail], rows.take(tail)))
-        return Pairs(Block.join([across.before, within.before]), Block.join([across.after, within.after]))
+        keys, stretch = keys[order], stretch[order]
+        other = keys[1:] != keys[:-1]
+        end = np.ones(min(1, len(keys)), np.bool_)
+        within = np.flatnonzero(~other & (stretch[1:] == stretch[:-1]))
+        head = np.flatnonzero(np.concatenate([end, other]) & (stretch == 0))
+        tail = np.flatnonzero(np.concatenate([other, end]) & (stretch == np.count_nonzero(lost)))
+        first, last = (_Rows(keys[at], block.take(order[at])) for at in (head, tail))
+        across = self._follow(first, last, lost=bool(lost.any()))
+        before, after = block.take(order[within]), block.take(order[within + 1])
+        return Pairs(Block.join([across.before, before]), Block.join([across.after, after]))
 
     def join(self, later: Neighbours) -> Pairs:
         """Take in what followed, fed elsewhere, and return the pairs that lie across."""
         if later._first is None or later._last is None:
             return Pairs(Block.join([]), Block.join([]))
-        return self._follow(later._first, later._last)
+        return self._follow(later._first, later._last, lost=later._lost)
 
-    def _follow(self, first: _Rows, last: _Rows) -> Pairs:
+    def ends(self) -> Block:
+        """Return the last row of each key, as far as no event was lost since."""
+        return Block.join([] if self._last is None else [self._last.rows])
+
+    def _follow(self, first: _Rows, last: _Rows, *, lost: bool) -> Pairs:
         """Take in rows that follow, by the first and the last of each key; return the pairs that lie across."""
         if self._first is None or self._last is None:
-            self._first, self._last = first, last
+            self._first, self._last, self._lost = first, last, lost
             return Pairs(Block.join([]), Block.join([]))
         there, at = first.among(self._last)
         across = Pairs(self._last.rows.take(at), first.rows.take(there))
-        self._first = self._first.with_missing(first)
-        self._last = last.with_missing(self._last)
+        if not self._lost:
+            self._first = self._first.with_missing(first)
+        self._last = last if lost else last.with_missing(self._last)
+        self._lost |= lost
         return across

@@ -32,17 +32,31 @@ class Reader(NamedTuple):
     read: Callable[[Request], Trace]
 
 
+def _read_parquet(request: Request) -> Trace:
+    from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow, which other forms do without
+
+    return parquet.read(request)
+
+
+def _read_parts(request: Request) -> Trace:
+    from fpstate.traces import parquet  # noqa: PLC0415 - PyArrow, which other forms do without
+
+    return parquet.read_groups(str(request.path), payloads=request.payloads)
+
+
 HEAD: Final = 1 << 16
 """Bytes by which a file is recognised."""
 
 READERS: Final[list[Reader]] = [
     Reader("trace.dat", tracedat.sniff, tracedat.read),
+    Reader("Parquet", lambda head: head.startswith(b"PAR1"), _read_parquet),
     Reader("text", textform.sniff, textform.read),
 ]
 """In the order in which they are asked."""
 
 FOLDERS: Final[list[tuple[Callable[[Path], bool], Callable[[Request], Trace]]]] = [
     (rawpages.sniff, rawpages.read),
+    (lambda path: next(path.glob("*.parquet"), None) is not None, _read_parts),
 ]
 """What knows a folder, and what opens it, in the order in which they are asked."""
 
